@@ -1,0 +1,114 @@
+"""The errors a user of TimeRipple can meet. Each class has a stable code; servers map codes to HTTP statuses.
+
+RippleError
+├── InvalidRequest      one or more fields are wrong; carries every Violation
+├── UnknownModel        the model is not a built-in, a catalogue name or a pipeline folder
+├── JobNotFound
+├── VideoNotReady       the job has not finished yet
+├── NoVideo             the job ended without a video
+├── VideoExpired        the video was kept for its time and then deleted
+├── GenerationFailed    the pipeline could not produce the video
+│   ├── OutOfMemory
+│   ├── ModelLoadFailed
+│   └── WorkerLost      the process that ran the job died
+├── GenerationCancelled
+└── DataFolderInUse     another `ripple up` runs on the same data folder
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One wrong field: what is wrong, what is allowed, and the nearest values that would do."""
+
+    field: str
+    message: str
+    allowed: str
+    nearest: tuple[Any, ...] = ()
+
+
+class RippleError(Exception):
+    """Base of all errors; `str(error)` is a message for the user that says what to do."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class InvalidRequest(RippleError):
+    """One or more fields of a request are wrong."""
+
+    code = "invalid_request"
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(f"{violation.field}: {violation.message}" for violation in violations))
+        self.violations = violations
+
+
+class UnknownModel(RippleError):
+    """The model is not known here."""
+
+    code = "unknown_model"
+
+
+class JobNotFound(RippleError):
+    """There is no job with this id."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id}; it was never created or has been deleted.")
+
+
+class VideoNotReady(RippleError):
+    """The job has not finished yet."""
+
+    code = "video_not_ready"
+
+
+class NoVideo(RippleError):
+    """The job ended without a video."""
+
+    code = "no_video"
+
+
+class VideoExpired(RippleError):
+    """The video was kept for its time and then deleted."""
+
+    code = "video_expired"
+
+
+class GenerationFailed(RippleError):
+    """The pipeline could not produce the video."""
+
+    code = "generation_failed"
+
+
+class OutOfMemory(GenerationFailed):
+    """The device's memory did not suffice."""
+
+    code = "out_of_memory"
+
+
+class ModelLoadFailed(GenerationFailed):
+    """The model's files could not be loaded."""
+
+    code = "model_load_failed"
+
+
+class WorkerLost(GenerationFailed):
+    """The process that ran the job died."""
+
+    code = "worker_lost"
+
+
+class GenerationCancelled(RippleError):
+    """The user cancelled the job."""
+
+    code = "cancelled"
+
+
+class DataFolderInUse(RippleError):
+    """Another `ripple up` runs on the same data folder."""
+
+    code = "data_folder_in_use"

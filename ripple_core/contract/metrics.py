@@ -1,0 +1,88 @@
+"""What a finished job reports: where the time went and what the attention really saved."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LatencySeconds(BaseModel):
+    """Wall-clock seconds of each stage; total runs from acceptance to the finished MP4."""
+
+    queue: float = 0.0
+    load: float = 0.0
+    text_encode: float = 0.0
+    denoise: float = 0.0
+    vae_decode: float = 0.0
+    mp4_encode: float = 0.0
+    total: float = 0.0
+
+
+class AttentionCount(BaseModel):
+    """FLOPs of video self-attention (QK^T and PV, a multiply-add counted as two)."""
+
+    dense_flops: int = Field(description="What stock attention takes.")
+    executed_flops: int = Field(description="What was left after reuse.")
+    savings: float = Field(description="1 - executed_flops / dense_flops.")
+
+
+class StepCount(AttentionCount):
+    """The count of one denoising step."""
+
+    step: int
+    dense: bool = Field(description="True when the schedule left this step without reuse.")
+
+
+class LayerCount(AttentionCount):
+    """The count of one transformer layer over all steps."""
+
+    layer: int
+
+
+class Fallback(BaseModel):
+    """Attention calls that ran dense although reuse was asked for, and why."""
+
+    reason: str
+    calls: int
+
+
+class AttentionMetrics(AttentionCount):
+    """Savings counted over the whole video self-attention, dense steps and fallbacks included as zero."""
+
+    score_savings: float = Field(description="The same for the score product QK^T alone.")
+    mode: Literal["dense", "channel"] = Field(description="The mode that ran.")
+    aggressiveness: float
+    dense_steps: int
+    fallbacks: list[Fallback]
+    by_step: list[StepCount]
+    by_layer: list[LayerCount]
+
+
+class DeviceMetrics(BaseModel):
+    """Where it ran; peak memory is the GPU allocator's, or on a CPU the process's peak resident memory."""
+
+    name: str
+    dtype: str
+    peak_memory_bytes: int
+
+
+class OutputMetrics(BaseModel):
+    """The MP4."""
+
+    frames: int
+    fps: int
+    width: int
+    height: int
+    duration_s: float
+    bytes: int
+    sha256: str
+
+
+class JobMetrics(BaseModel):
+    """Everything measured of one job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    latency_s: LatencySeconds
+    attention: AttentionMetrics
+    device: DeviceMetrics
+    output: OutputMetrics
