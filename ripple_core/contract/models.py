@@ -45,7 +45,6 @@ class ModelSpec(BaseModel):
     max_frames: int = Field(161, description="Largest num_frames.")
 
 
-_WAN_720P = ModelDefaults(width=1280, height=720)
 CATALOGUE: dict[str, ModelSpec] = {
     spec.id: spec
     for spec in (
@@ -58,13 +57,7 @@ CATALOGUE: dict[str, ModelSpec] = {
             id="Wan-AI/Wan2.1-T2V-14B-Diffusers",
             source="Wan-AI/Wan2.1-T2V-14B-Diffusers",
             description="Wan 2.1 text-to-video, 14 billion parameters, 720p",
-            defaults=_WAN_720P,
-        ),
-        ModelSpec(
-            id="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
-            source="Wan-AI/Wan2.2-T2V-A14B-Diffusers",
-            description="Wan 2.2 text-to-video, two experts of 14 billion parameters, 720p",
-            defaults=_WAN_720P.model_copy(update={"num_inference_steps": 40, "guidance_scale": 4.0}),
+            defaults=ModelDefaults(width=1280, height=720),
         ),
         ModelSpec(
             id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",

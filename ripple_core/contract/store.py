@@ -9,13 +9,14 @@ Keys, all under `ripple:`:
     job:{id}:events     stream: state changes and progress
     jobs                sorted set of all ids; ids sort by creation time
     jobs:{status}       the same for one status
+    totals              hash: counters over all jobs ever
     worker:{name}       lives as long as a worker's heartbeat
 """
 
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
@@ -24,7 +25,6 @@ from ripple_core.contract.errors import JobNotFound
 from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, utc_now
 from ripple_core.contract.metrics import JobMetrics
 
-EVENTS_KEPT = 1000
 _PREFIX = "ripple:"
 _JSON_FIELDS = {"request", "progress", "error", "metrics"}
 
@@ -157,6 +157,17 @@ class JobStore:
         """True when the job's stream goes on after this event."""
         return bool(self.redis.xrange(events_key(job_id), min=f"({event_id}", count=1))
 
+    def add_totals(self, amounts: Mapping[str, float]) -> None:
+        """Add to the counters that outlive every worker, e.g. {"attention_dense_flops": 1e12}."""
+        pipeline = self.redis.pipeline()
+        for name, amount in amounts.items():
+            pipeline.hincrbyfloat(f"{_PREFIX}totals", name, amount)
+        pipeline.execute()
+
+    def totals(self) -> dict[str, float]:
+        """All counters since the store was made."""
+        return {name.decode(): float(value) for name, value in self.redis.hgetall(f"{_PREFIX}totals").items()}
+
     def beat(self, worker: str, lifetime: timedelta) -> None:
         """Tell that a worker lives."""
         self.redis.set(f"{_PREFIX}worker:{worker}", utc_now().isoformat(), ex=lifetime)
@@ -234,6 +245,3 @@ def _decode(fields: Mapping[bytes, bytes]) -> JobRecord | None:
     return JobRecord.model_validate(
         {name: json.loads(value) if name in _JSON_FIELDS else value or None for name, value in text.items()}
     )
-
-
-EventName = Literal["state", "progress"]

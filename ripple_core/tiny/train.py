@@ -157,8 +157,8 @@ class PaddingAsBias:
     """
 
     def __init__(self, num_tokens: int) -> None:
-        bias = torch.zeros(num_tokens)
-        bias[-1] = math.log(_PIPELINE_TEXT_TOKENS - num_tokens + 1)
+        bias = torch.zeros(1, 1, 1, num_tokens)
+        bias[..., -1] = math.log(_PIPELINE_TEXT_TOKENS - num_tokens + 1)
         self.bias = bias
 
     def __call__(

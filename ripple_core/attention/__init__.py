@@ -1,0 +1,19 @@
+"""The attention operator: configuration, modes and the counting of what ran."""
+
+from ripple_core.attention.channel import channel_attention
+from ripple_core.attention.config import MODES, Mode, TimeRippleConfig
+from ripple_core.attention.grid import LatentGrid
+from ripple_core.attention.savings import FlopCount, SavingsCounter, SavingsReport
+from ripple_core.attention.schedule import theta_of_step
+
+__all__ = [
+    "MODES",
+    "FlopCount",
+    "LatentGrid",
+    "Mode",
+    "SavingsCounter",
+    "SavingsReport",
+    "TimeRippleConfig",
+    "channel_attention",
+    "theta_of_step",
+]

@@ -1,0 +1,64 @@
+"""Loads a pipeline: the built-in model, a folder and a hub checkpoint all go the same way."""
+
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+
+from ripple_core.contract.errors import ModelLoadFailed, OutOfMemory
+from ripple_core.contract.models import ModelSpec
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pipeline ready to run; `pipe` is any diffusers pipeline of a supported class."""
+
+    spec: ModelSpec
+    pipe: Any
+    device: torch.device
+    dtype: torch.dtype
+    load_seconds: float
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or the machine's architecture for a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type} ({platform.machine()})"
+
+
+def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto") -> LoadedModel:
+    """Load a pipeline and move it to a device.
+
+    Args:
+        spec: what to load.
+        device: a torch device; "auto" takes CUDA when there is one.
+        dtype: of transformer and text encoder; "auto" is bfloat16 on CUDA and float32 elsewhere. The VAE stays in
+            float32, as Wan's authors advise.
+
+    Raises:
+        ModelLoadFailed: when files are missing or broken, or the pipeline is of an unsupported kind.
+        OutOfMemory: when it does not fit.
+    """
+    began = time.monotonic()
+    chosen_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if dtype == "auto":
+        chosen_dtype = torch.bfloat16 if chosen_device.type == "cuda" else torch.float32
+    else:
+        chosen_dtype = getattr(torch, dtype)
+    try:
+        dtypes = {"default": chosen_dtype, "vae": torch.float32}
+        pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes).to(chosen_device)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{spec.id} does not fit into the memory of {chosen_device}.") from error
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
+    if getattr(pipe, "transformer_2", None) is not None:
+        raise ModelLoadFailed(f"{spec.id} has two transformers (Wan 2.2 A14B); only one is supported yet.")
+    pipe.set_progress_bar_config(disable=True)
+    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, time.monotonic() - began)
