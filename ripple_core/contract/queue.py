@@ -22,15 +22,16 @@ class JobQueue:
 
     def send(self, job_id: str, pipeline: Pipeline | None = None) -> None:
         """Append the job, as part of a transaction if one is given."""
-        self.rq.enqueue(
+        message = Queue.prepare_data(
             TASK,
             args=(job_id,),
-            job_timeout=_NO_TIMEOUT,
+            timeout=_NO_TIMEOUT,
             result_ttl=0,
             failure_ttl=_KEEP_SECONDS,
             description="video",
-            pipeline=pipeline,
         )
+        # Not enqueue(): that one opens a transaction of its own inside the caller's.
+        self.rq.enqueue_many([message], pipeline=pipeline)
 
     def waiting(self) -> set[str]:
         """Job ids that some worker will still receive."""

@@ -20,7 +20,11 @@ class ReuseSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     aggressiveness: float = Field(
-        DEFAULT_AGGRESSIVENESS, ge=0, le=1, allow_inf_nan=False, description="0 = untouched stock pipeline, 1 = most reuse."
+        DEFAULT_AGGRESSIVENESS,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0 = untouched stock pipeline, 1 = most reuse.",
     )
     mode: ReuseMode = Field("auto", description="auto picks the best mode present; dense never reuses.")
 

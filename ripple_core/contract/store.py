@@ -62,7 +62,8 @@ class JobStore:
     """
 
     def __init__(self, redis: Redis) -> None:
-        self.redis = redis
+        # Any: redis-py types every answer as bytes or text, and ours are bytes.
+        self.redis: Any = redis
         self._transition_script = redis.register_script(_TRANSITION)
         self._progress_script = redis.register_script(_PROGRESS)
 
@@ -84,7 +85,7 @@ class JobStore:
             raise JobNotFound(job_id)
         return record
 
-    def list(self, status: JobStatus | None, before: str | None, limit: int) -> list[JobRecord]:
+    def page(self, status: JobStatus | None, before: str | None, limit: int) -> list[JobRecord]:
         """Records newest first, from after the id `before`, optionally of one status only."""
         key = f"{_PREFIX}jobs:{status}" if status else f"{_PREFIX}jobs"
         newest = f"({before}" if before else "+"
@@ -117,6 +118,15 @@ class JobStore:
         """Record progress; False when the job was cancelled or now belongs to another execution."""
         keys = [_job_key(job_id), events_key(job_id)]
         return bool(self._progress_script(keys=keys, args=[owner, progress.model_dump_json()]))
+
+    def should_stop(self, job_id: str, owner: str) -> bool:
+        """True when the job was cancelled or now belongs to another execution.
+
+        Raises:
+            JobNotFound: when it has been deleted.
+        """
+        record = self.get(job_id)
+        return record.cancel_requested or record.status != JobStatus.RUNNING or record.execution != owner
 
     def succeed(self, job_id: str, owner: str, metrics: JobMetrics, total_steps: int) -> bool:
         """running -> succeeded."""
@@ -225,7 +235,7 @@ def _state_event(status: JobStatus, error: JobError | None = None) -> str:
     return json.dumps(event)
 
 
-def _encode(fields: Mapping[str, Any]) -> dict[str, str]:
+def _encode(fields: Mapping[str, Any]) -> dict[Any, Any]:
     encoded = {}
     for name, value in fields.items():
         if name in _JSON_FIELDS:

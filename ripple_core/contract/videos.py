@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -10,8 +11,8 @@ from typing import Protocol
 class VideoStore(Protocol):
     """Keeps one MP4 per job id."""
 
-    def staging(self, job_id: str) -> "Iterator[Path]":
-        """A context with a temporary path to write to; published when the context ends without an error."""
+    def staging(self, job_id: str) -> AbstractContextManager["StagedVideo"]:
+        """A context with a place to write to."""
         ...
 
     def find(self, job_id: str) -> Path | None:
@@ -23,6 +24,20 @@ class VideoStore(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class StagedVideo:
+    """A video being written under a temporary name."""
+
+    path: Path
+    final: Path
+
+    def publish(self) -> None:
+        """Flush the file to disk, then give it its name."""
+        with self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+        self.path.replace(self.final)
+
+
 class LocalVideoStore:
     """MP4s in one folder: complete or absent, never half-written."""
 
@@ -30,17 +45,14 @@ class LocalVideoStore:
         self.folder = folder
 
     @contextmanager
-    def staging(self, job_id: str) -> Iterator[Path]:
-        """Yield a temporary path in the same folder; flush it to disk and rename it at the end."""
+    def staging(self, job_id: str) -> Iterator["StagedVideo"]:
+        """Yield a place in the same folder to write to; what is not published is removed at the end."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{job_id}.{os.getpid()}.partial.mp4"
+        staged = StagedVideo(self.folder / f".{job_id}.{os.getpid()}.partial.mp4", self._path(job_id))
         try:
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self._path(job_id))
+            yield staged
         finally:
-            temporary.unlink(missing_ok=True)
+            staged.path.unlink(missing_ok=True)
 
     def find(self, job_id: str) -> Path | None:
         """The finished MP4, or None."""

@@ -107,6 +107,8 @@ class _Watch:
         return tensors
 
 
+# The pipeline does so itself, and kernels that record gradients round differently.
+@torch.no_grad()
 def _run_pipeline(watch: _Watch) -> tuple[np.ndarray, LatencySeconds]:
     pipe, request, device = watch.model.pipe, watch.request, watch.model.device
     watch.stage("text_encode", 0.0)

@@ -162,7 +162,7 @@ class _Layer:
         self._stock_backend: AttentionBackendName | None = processor._attention_backend
 
         # Named arguments: the dispatcher hands over only those it finds in the signature.
-        def attend(  # noqa: PLR0913
+        def attend(
             query: Tensor,
             key: Tensor,
             value: Tensor,

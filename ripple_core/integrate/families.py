@@ -20,9 +20,9 @@ class Family:
             transformer itself, because accelerate's offloading drops hooks on that after the first call.
     """
 
-    self_attention: Callable[[nn.Module], list[nn.Module]]
-    grid: Callable[[nn.Module, Tensor], LatentGrid]
-    context_module: Callable[[nn.Module], nn.Module]
+    self_attention: Callable[[Any], list[Any]]
+    grid: Callable[[Any, Tensor], LatentGrid]
+    context_module: Callable[[Any], nn.Module]
 
 
 def _wan_grid(transformer: Any, hidden_states: Tensor) -> LatentGrid:

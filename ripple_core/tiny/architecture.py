@@ -20,7 +20,7 @@ _FILLERS = "a shape moving moves going on background"
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word of the captions, lower-cased; any other word becomes <unk>."""
-    words = re.findall(r"\w+", _FILLERS) + [*COLOURS, *SHAPES, *MOTIONS, *BACKGROUNDS]
+    words = [*re.findall(r"\w+", _FILLERS), *COLOURS, *SHAPES, *MOTIONS, *BACKGROUNDS]
     vocab = {word: index for index, word in enumerate([*_SPECIAL, *words])}
     tokenizer = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = Lowercase()

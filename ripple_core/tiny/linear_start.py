@@ -7,6 +7,8 @@ a signal unchanged by two identities: silu(x) - silu(-x) = x, and an RMS norm ov
 constant factor.
 """
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanAttentionBlock, WanResidualBlock
@@ -130,18 +132,18 @@ def _difference(matrix: Tensor, width: int) -> Tensor:
     return wide
 
 
-def _constant_last(conv: nn.Module) -> Tensor:
+def _constant_last(conv: Any) -> Tensor:
     bias = torch.zeros(conv.weight.shape[0])
     bias[-1] = _CONSTANT
     return bias
 
 
-def _zero(conv: nn.Module) -> None:
+def _zero(conv: Any) -> None:
     conv.weight.zero_()
     conv.bias.zero_()
 
 
-def _point(conv: nn.Module, matrix: Tensor, bias: Tensor | None = None) -> None:
+def _point(conv: Any, matrix: Tensor, bias: Tensor | None = None) -> None:
     """Make a convolution act on each position alone: the matrix at its central (and, in time, last) tap."""
     rows, columns = matrix.shape
     kernel = conv.weight.shape[2:]

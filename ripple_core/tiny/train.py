@@ -1,9 +1,9 @@
 """Trains the built-in model from nothing: `python -m ripple_core.tiny.train`.
 
-The VAE starts as a linear codec in closed form; its encoder is then done. The transformer and the text encoder
-learn flow matching on its latents, and last the VAE's decoder learns to add the detail. Every step draws its data from (seed, step) and a stopped run resumes from its last checkpoint, so the
-result depends on the seed and the step counts alone. The learning rate is constant and falls to zero over the last
-part of each stage.
+The VAE starts as a linear codec in closed form; its encoder is then done. The transformer and the text encoder learn
+flow matching on its latents, and last the VAE's decoder learns to add the detail. Every step draws its data from
+(seed, step) and a stopped run resumes from its last checkpoint, so the result depends on the seed and the step counts
+alone. The learning rate is constant and falls to zero over the last part of each stage.
 """
 
 import json
@@ -25,7 +25,7 @@ from ripple_core.contract.models import BUILTIN_MODEL_FOLDER, BUILTIN_MODEL_ID, 
 from ripple_core.tiny import architecture
 from ripple_core.tiny.clips import FPS, HEIGHT, NUM_FRAMES, WIDTH, random_scene, render, training_caption
 from ripple_core.tiny.linear_start import start_linear
-
+from ripple_core.tiny.muon import Muon
 
 _LINEAR_START_CLIPS = 128
 _DECODER_BATCH = 2
@@ -86,8 +86,7 @@ def _optimisers(modules: list[torch.nn.Module], learning_rate: float) -> list[to
     others = [p for _, p in named if id(p) not in ids]
     optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.99))]
     if matrices:
-        muon = torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        optimisers.append(muon)
+        optimisers.append(Muon(matrices, lr=learning_rate))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["initial_lr"] = group["lr"]
@@ -161,7 +160,7 @@ class PaddingAsBias:
         bias[..., -1] = math.log(_PIPELINE_TEXT_TOKENS - num_tokens + 1)
         self.bias = bias
 
-    def __call__(
+    def __call__(  # noqa: D102 - the interface of diffusers' attention processors
         self, attn: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any
     ) -> torch.Tensor:
         query = attn.norm_q(attn.to_q(hidden_states))

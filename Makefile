@@ -1,0 +1,54 @@
+# Everything a user or CI needs; `make help` lists it.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Any pip requirement for torch, e.g. make demo TORCH=torch==2.9.1; one that is in the environment already is kept.
+# On Linux this default is the CUDA build, which runs on CPUs too.
+TORCH ?= torch==2.13.0
+
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt openapi bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## install, start everything, generate out.mp4, show latency and savings, stop everything
+	$(BIN)/ripple demo --output out.mp4
+
+test: $(VENV)/.dev ## install, then style, types, architecture and the whole test suite
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: $(VENV)/.dev ## write openapi/openapi.json from the code
+	$(BIN)/python -m server.openapi
+
+bench: $(VENV)/.dev ## fidelity against savings on the built-in model
+	$(BIN)/ripple bench fidelity
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[worker]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[worker,bench,dev]"
+	touch $@ $(VENV)/.demo

@@ -1,0 +1,64 @@
+"""Puts right what a crash left behind, and deletes videos whose time is over. Any worker may run it at any time."""
+
+import logging
+import time
+from datetime import timedelta
+
+from ripple_core.contract.errors import JobNotFound, WorkerLost
+from ripple_core.contract.job import JobError, JobStatus, utc_now
+from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.store import JobStore
+from ripple_core.contract.videos import LocalVideoStore
+
+logger = logging.getLogger(__name__)
+
+# A job this young may still be on its way into the queue, or just out of it.
+_SETTLE = timedelta(seconds=10)
+
+
+class Upkeep:
+    """Returns jobs of dead workers to the queue, and re-sends queued jobs whose message got lost."""
+
+    def __init__(
+        self, store: JobStore, queue: JobQueue, videos: LocalVideoStore, max_attempts: int, video_ttl_seconds: int
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._videos = videos
+        self._max_attempts = max_attempts
+        self._video_ttl_seconds = video_ttl_seconds
+
+    def run(self) -> None:
+        """One round; every change is a compare-and-set, so that rounds of several workers do not collide."""
+        self._recover_running()
+        self._resend_queued()
+        self._videos.delete_older_than(self._video_ttl_seconds, time.time())
+
+    def _recover_running(self) -> None:
+        live = self._store.live_workers()
+        for job_id in self._store.ids(JobStatus.RUNNING):
+            try:
+                record = self._store.get(job_id)
+                if record.execution is None or record.execution.rpartition("/")[0] in live:
+                    continue
+                if record.attempts >= self._max_attempts:
+                    message = f"The worker died {record.attempts} times while it ran this job."
+                    self._store.fail(job_id, record.execution, JobError(code=WorkerLost.code, message=message))
+                elif self._store.return_to_queue(job_id, record.execution):
+                    logger.warning("job %s goes back to the queue: its worker is gone", job_id)
+                    self._queue.send(job_id)
+            except JobNotFound:
+                continue
+
+    def _resend_queued(self) -> None:
+        queued = self._store.ids(JobStatus.QUEUED)
+        if not queued:
+            return
+        waiting = self._queue.waiting()
+        for job_id in queued:
+            try:
+                if job_id not in waiting and utc_now() - self._store.get(job_id).created_at > _SETTLE:
+                    logger.warning("job %s was not in the queue and is sent again", job_id)
+                    self._queue.send(job_id)
+            except JobNotFound:
+                continue

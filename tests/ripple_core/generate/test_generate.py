@@ -1,0 +1,133 @@
+"""One request to frames and an MP4, with the loading code of real checkpoints."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+
+from ripple_core.contract.errors import GenerationCancelled, ModelLoadFailed
+from ripple_core.contract.job import Progress
+from ripple_core.contract.models import find_model
+from ripple_core.contract.request import GenerateRequest, ResolvedRequest, ReuseSettings
+from ripple_core.contract.validate import resolve
+from ripple_core.generate import LoadedModel, generate_frames, generate_video, load_model, write_mp4
+
+SIZE: dict[str, Any] = {"width": 48, "height": 32, "num_frames": 9, "fps": 5, "num_inference_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def model(random_pipeline_folder: Path) -> LoadedModel:
+    return load_model(find_model(str(random_pipeline_folder)))
+
+
+def request(model: LoadedModel, aggressiveness: float = 0.5, **changes: Any) -> ResolvedRequest:
+    reuse = ReuseSettings(aggressiveness=aggressiveness)
+    return resolve(GenerateRequest(prompt="a red circle", reuse=reuse, **(SIZE | {"seed": 7} | changes)), model.spec)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+def test_aggressiveness_0_gives_the_frames_of_a_plain_diffusers_script(
+    model: LoadedModel, random_pipeline: Any, guidance_scale: float
+) -> None:
+    ours = generate_frames(model, request(model, 0.0, guidance_scale=guidance_scale, negative_prompt="blue"))
+    plain = random_pipeline(
+        "a red circle",
+        negative_prompt="blue",
+        width=48,
+        height=32,
+        num_frames=9,
+        num_inference_steps=5,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(7),
+        output_type="pil",
+    ).frames[0]
+    assert np.array_equal(ours.frames, np.stack([np.asarray(frame) for frame in plain]))
+
+
+def test_the_same_request_gives_the_same_frames_after_other_work(model: LoadedModel) -> None:
+    first = generate_frames(model, request(model))
+    generate_frames(model, request(model, 1.0, seed=8))
+    second = generate_frames(model, request(model))
+    assert np.array_equal(first.frames, second.frames)
+    assert first.report == second.report
+
+
+def test_every_step_is_reported_in_order(model: LoadedModel) -> None:
+    seen: list[Progress] = []
+    generate_frames(model, request(model), seen.append)
+    assert [progress.stage for progress in seen] == ["text_encode", *["denoise"] * 6, "vae_decode"]
+    assert [progress.step for progress in seen if progress.stage == "denoise"] == list(range(6))
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] <= fractions[-1] < 1
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_a_stop_takes_effect_at_the_next_step_and_spoils_nothing(model: LoadedModel, stop_at: int) -> None:
+    before = generate_frames(model, request(model))
+    steps: list[int] = []
+    with pytest.raises(GenerationCancelled):
+        generate_frames(
+            model, request(model), lambda p: steps.append(p.step), should_stop=lambda: steps[-1] >= stop_at
+        )  # fmt: skip
+    assert max(steps) == stop_at
+    assert np.array_equal(generate_frames(model, request(model)).frames, before.frames)
+
+
+def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    metrics = generate_video(model, request(model, 1.0), path)
+    latency = metrics.latency_s
+    parts = latency.text_encode + latency.denoise + latency.vae_decode + latency.mp4_encode
+    assert 0 < parts <= latency.total
+    attention = metrics.attention
+    assert attention.executed_flops == sum(step.executed_flops for step in attention.by_step)
+    assert attention.executed_flops == sum(layer.executed_flops for layer in attention.by_layer)
+    assert attention.savings == pytest.approx(1 - attention.executed_flops / attention.dense_flops)
+    assert attention.dense_steps == sum(step.dense for step in attention.by_step) == 2
+    assert metrics.output.bytes == path.stat().st_size
+    assert (metrics.output.frames, metrics.output.duration_s) == (9, pytest.approx(9 / 5))
+    assert metrics.device.peak_memory_bytes > 0
+    assert (metrics.device.dtype, metrics.device.name.split()[0]) == ("float32", "cpu")
+
+
+def test_a_broken_folder_names_the_model(random_pipeline_folder: Path, tmp_path: Path) -> None:
+    spec = find_model(str(random_pipeline_folder)).model_copy(update={"source": str(tmp_path)})
+    with pytest.raises(ModelLoadFailed, match="random could not be loaded"):
+        load_model(spec)
+
+
+class TestMp4:
+    """The file that ffmpeg writes."""
+
+    FRAMES = np.random.default_rng(0).integers(0, 255, (10, 32, 48, 3), dtype=np.uint8)
+
+    def test_plays_everywhere_and_while_it_loads(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.mp4"
+        write_mp4(self.FRAMES, path, fps=7)
+        probe = subprocess.run(
+            [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path)], capture_output=True, text=True, check=False
+        ).stderr
+        assert re.search(r"Video: h264.*yuv420p.*48x32.*7 fps", probe)
+        content = path.read_bytes()
+        assert content.index(b"moov") < content.index(b"mdat")
+        assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (10, pytest.approx(10 / 7, abs=0.01))
+
+    def test_pixels_survive(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.mp4"
+        frames = np.zeros((4, 32, 48, 3), np.uint8)
+        frames[:, :, 24:] = (200, 40, 40)
+        write_mp4(frames, path, fps=7)
+        reader = imageio_ffmpeg.read_frames(str(path))
+        next(reader)
+        first = np.frombuffer(next(reader), np.uint8).reshape(32, 48, 3)
+        assert np.abs(first.astype(int) - frames[0]).mean() < 6
+
+    def test_a_folder_that_is_missing_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match=r"."):
+            write_mp4(self.FRAMES, tmp_path / "absent" / "x.mp4", fps=7)

@@ -1,0 +1,187 @@
+"""TimeRipple on a real WanPipeline, and on its transformer alone."""
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+from ripple_core import TimeRippleConfig, apply_timeripple
+
+STEPS = 5
+# 9 frames of 32x48 pixels: 5 latent frames of 8x12, in patches of 2x2.
+TOKENS = 5 * 4 * 6
+HEADS, HEAD_DIM, LAYERS = 2, 12, 2
+CALL_FLOPS = 4 * HEADS * TOKENS * TOKENS * HEAD_DIM
+
+
+def run(pipe: Any, seed: int = 0, guidance_scale: float = 3.0) -> np.ndarray:
+    return pipe(
+        "a red circle moving left",
+        height=32,
+        width=48,
+        num_frames=9,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+    ).frames
+
+
+@pytest.mark.parametrize(
+    "config", [TimeRippleConfig(0.0), TimeRippleConfig(0.9, mode="dense")], ids=["aggressiveness 0", "mode dense"]
+)
+def test_nothing_reused_is_the_stock_pipeline_bit_for_bit(random_pipeline: Any, config: TimeRippleConfig) -> None:
+    stock = run(random_pipeline)
+    handle = apply_timeripple(random_pipeline.transformer, config)
+    assert np.array_equal(run(random_pipeline), stock)
+    report = handle.report()
+    assert (report.savings, report.score_savings, report.mode) == (0.0, 0.0, "dense")
+    assert report.total.dense_flops == report.total.executed_flops == 2 * STEPS * LAYERS * CALL_FLOPS
+    assert report.dense_steps == tuple(range(STEPS))
+
+
+def test_dense_steps_call_the_stock_kernel(random_pipeline: Any) -> None:
+    """With every step dense by schedule, our backend is in place and the frames are still the stock ones."""
+    stock = run(random_pipeline)
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, dense_share=1.0))
+    assert np.array_equal(run(random_pipeline), stock)
+    assert handle.report().savings == 0.0
+
+
+def test_counts_agree_with_a_count_by_hand(random_pipeline: Any) -> None:
+    """5 steps: 1 dense at the start, 1 at the end; guidance makes two forward calls of each."""
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    run(random_pipeline)
+    report = handle.report()
+    assert report.dense_steps == (0, 4)
+    assert report.fallbacks == {}
+    assert {step: count.dense_flops for step, count in report.by_step.items()} == dict.fromkeys(
+        range(STEPS), 2 * LAYERS * CALL_FLOPS
+    )
+    assert {layer: count.dense_flops for layer, count in report.by_layer.items()} == dict.fromkeys(
+        range(LAYERS), 2 * STEPS * CALL_FLOPS
+    )
+    assert all(report.by_step[step].savings == 0 for step in report.dense_steps)
+    assert all(0 < report.by_step[step].savings < 0.5 for step in (1, 2, 3))
+    assert report.total.executed_flops == sum(count.executed_flops for count in report.by_step.values())
+    assert report.score_savings == pytest.approx(2 * report.savings)
+
+
+def test_no_guidance_halves_the_calls(random_pipeline: Any) -> None:
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    run(random_pipeline, guidance_scale=1.0)
+    assert handle.report().total.dense_flops == STEPS * LAYERS * CALL_FLOPS
+
+
+def test_savings_grow_with_aggressiveness_and_frames_change(random_pipeline: Any) -> None:
+    stock = run(random_pipeline)
+    savings = []
+    for aggressiveness in (0.1, 0.4, 0.7, 1.0):
+        handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(aggressiveness))
+        frames = run(random_pipeline)
+        handle.remove()
+        savings.append(handle.report().savings)
+    assert savings == sorted(savings)
+    assert savings[0] < savings[-1]
+    assert not np.array_equal(frames, stock)
+
+
+def test_remove_leaves_no_trace(random_pipeline: Any) -> None:
+    stock = run(random_pipeline)
+    backends = set(_AttentionBackendRegistry._backends)
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    run(random_pipeline)
+    handle.remove()
+    handle.remove()
+    assert np.array_equal(run(random_pipeline), stock)
+    assert set(_AttentionBackendRegistry._backends) == backends
+    assert all(block.attn1.processor._attention_backend is None for block in random_pipeline.transformer.blocks)
+    assert handle.report().savings > 0
+
+
+def test_a_backend_chosen_by_the_user_stays_for_dense_steps_and_afterwards(random_pipeline: Any) -> None:
+    random_pipeline.transformer.blocks[0].attn1.processor._attention_backend = AttentionBackendName._NATIVE_MATH
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    run(random_pipeline)
+    handle.remove()
+    assert random_pipeline.transformer.blocks[0].attn1.processor._attention_backend == AttentionBackendName._NATIVE_MATH
+
+
+def test_only_this_transformer_changes(random_pipeline: Any) -> None:
+    other = copy.deepcopy(random_pipeline.transformer)
+    apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    assert all(block.attn1.processor._attention_backend is None for block in other.blocks)
+    assert all(block.attn2.processor._attention_backend is None for block in random_pipeline.transformer.blocks)
+
+
+def test_applying_twice_is_refused(random_pipeline: Any) -> None:
+    apply_timeripple(random_pipeline.transformer)
+    with pytest.raises(ValueError, match="remove"):
+        apply_timeripple(random_pipeline.transformer)
+
+
+def test_an_unsupported_class_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Linear is not supported.*WanTransformer3DModel"):
+        apply_timeripple(torch.nn.Linear(2, 2))
+
+
+class TestBareTransformer:
+    """A sampling loop written by hand."""
+
+    @staticmethod
+    def forward(transformer: Any, timestep: float = 500.0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        latents = torch.randn(1, transformer.config.in_channels, 5, 8, 12, generator=generator)
+        text = torch.randn(1, 7, 64, generator=generator)
+        with torch.no_grad():
+            return transformer(latents, torch.tensor([timestep]), text, return_dict=False)[0]
+
+    def test_the_step_can_be_set_by_hand(self, random_pipeline: Any) -> None:
+        transformer = random_pipeline.transformer
+        handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+        for step in range(STEPS):
+            handle.set_step(step, STEPS)
+            self.forward(transformer)
+        report = handle.report()
+        assert report.dense_steps == (0, 4)
+        assert report.savings > 0
+
+    def test_the_step_can_come_from_cache_context(self, random_pipeline: Any) -> None:
+        transformer = random_pipeline.transformer
+        handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+        for step in range(STEPS):
+            with transformer.cache_context("cond", step_index=step, num_inference_steps=STEPS):
+                self.forward(transformer)
+        assert handle.report().dense_steps == (0, 4)
+
+    def test_an_unknown_step_runs_dense_and_is_reported(
+        self, random_pipeline: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        transformer = random_pipeline.transformer
+        stock = self.forward(transformer)
+        handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+        with caplog.at_level(logging.WARNING):
+            assert torch.equal(self.forward(transformer), stock)
+            self.forward(transformer)
+        assert handle.report().fallbacks == {"unknown_denoising_step": 2 * LAYERS}
+        assert handle.report().savings == 0.0
+        assert len([record for record in caplog.records if "unknown_denoising_step" in record.message]) == 1
+
+    def test_a_step_out_of_range_is_refused(self, random_pipeline: Any) -> None:
+        handle = apply_timeripple(random_pipeline.transformer)
+        with pytest.raises(ValueError, match=r"0\.\.4"):
+            handle.set_step(5, 5)
+
+
+def test_works_with_a_step_cache_of_diffusers(random_pipeline: Any) -> None:
+    """Layers that FirstBlockCache skips do not call us and are not counted."""
+    random_pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    run(random_pipeline)
+    report = handle.report()
+    assert report.by_layer[0].dense_flops == 2 * STEPS * CALL_FLOPS
+    assert report.by_layer[1].dense_flops == 2 * CALL_FLOPS

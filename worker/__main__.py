@@ -1,0 +1,31 @@
+"""`python -m worker`: one worker process on the settings in the environment."""
+
+import logging
+import sys
+
+from pydantic import ValidationError
+from redis import RedisError
+
+from worker.loop import run_worker
+from worker.settings import WorkerSettings
+
+
+def main() -> int:
+    """Run until stopped; 2 for wrong settings, 1 when Redis cannot be reached."""
+    try:
+        settings = WorkerSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"error: setting {first['loc'][0]}: {first['msg']}", file=sys.stderr)  # noqa: T201
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run_worker(settings)
+    except (ValueError, RedisError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""A worker's life: heartbeat, upkeep and RQ's loop. This process never touches the device."""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from datetime import timedelta
+from threading import Event, Thread
+from types import FrameType
+
+from redis import Redis, RedisError
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.store import JobStore
+from ripple_core.contract.upkeep import Upkeep
+from ripple_core.contract.videos import LocalVideoStore
+from worker.engine import Engine
+from worker.settings import WorkerSettings
+from worker.task import WorkerContext, set_context
+
+logger = logging.getLogger(__name__)
+
+
+class _RippleWorker(SimpleWorker):
+    """RQ's in-process worker; the device's process is the engine's child, so nothing is forked per job."""
+
+    shutting_down: Event
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM or Ctrl-C: stop the job after its denoising step and give it back to the queue."""
+        self.shutting_down.set()
+        super().request_stop(signum, frame)
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """A second signal changes nothing: stopping is bounded by the cancel grace already."""
+
+
+def run_worker(settings: WorkerSettings) -> None:
+    """Work until SIGTERM or Ctrl-C.
+
+    Raises:
+        ValueError: when no Redis is configured.
+        redis.RedisError: when it cannot be reached at start.
+    """
+    if settings.redis_url is None:
+        raise ValueError("REDIS_URL is not set; `ripple worker` sets it to the embedded Redis")
+    # Short outages of Redis must not end a job that takes minutes.
+    retry = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=20)
+    redis = Redis.from_url(settings.redis_url, retry=retry, retry_on_error=[RedisConnectionError, RedisTimeoutError])
+    redis.ping()
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    store, queue = JobStore(redis), JobQueue(redis)
+    videos = LocalVideoStore(settings.videos_dir)
+    engine = Engine(settings)
+    shutting_down = Event()
+    set_context(WorkerContext(name, store, queue, videos, engine, shutting_down))
+    upkeep = Upkeep(store, queue, videos, settings.max_attempts, settings.video_ttl_seconds)
+    store.beat(name, timedelta(seconds=settings.lost_after_seconds))
+    Thread(target=_beat, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()
+    engine.start()
+    worker = _RippleWorker([queue.rq], name=name, connection=redis, serializer=JSONSerializer)
+    worker.shutting_down = shutting_down
+    try:
+        worker.work(logging_level=settings.log_level, with_scheduler=False)
+    finally:
+        shutting_down.set()
+        engine.stop()
+        store.forget_worker(name)
+
+
+def _beat(store: JobStore, upkeep: Upkeep, name: str, settings: WorkerSettings, ended: Event) -> None:
+    """Heartbeat and upkeep until the worker ends; Redis may come and go."""
+    lifetime = timedelta(seconds=settings.lost_after_seconds)
+    next_upkeep = time.monotonic()
+    while not ended.wait(settings.heartbeat_seconds):
+        try:
+            store.beat(name, lifetime)
+            if time.monotonic() >= next_upkeep:
+                upkeep.run()
+                next_upkeep = time.monotonic() + lifetime.total_seconds() / 2
+        except RedisError as error:
+            logger.warning("Redis cannot be reached: %s", error)
