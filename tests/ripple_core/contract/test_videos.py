@@ -25,9 +25,14 @@ def test_a_published_video_is_found_and_deleted(tmp_path: Path) -> None:
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     videos = LocalVideoStore(tmp_path)
-    with pytest.raises(OSError, match="disk"), videos.staging("a") as staged:
-        staged.path.write_bytes(b"half")
-        raise OSError("disk full")
+
+    def write_half() -> None:
+        with videos.staging("a") as staged:
+            staged.path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk"):
+        write_half()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,81 @@
+"""Puts the API together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CollectorRegistry
+from redis import Redis
+from redis import asyncio as async_redis
+
+from ripple_core.contract.models import find_model
+from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.store import JobStore
+from ripple_core.contract.videos import LocalVideoStore
+from server.errors import install_error_handlers
+from server.metrics import JobCollector, RequestMetrics
+from server.routes import events, generate, jobs, models, ops
+from server.schemas import Problem
+from server.service import JobService
+from server.settings import ServerSettings
+
+_DESCRIPTION = "Text-to-video generation with TimeRipple attention reuse; every result says what it saved."
+
+
+def create_app(settings: ServerSettings) -> FastAPI:
+    """The application; it connects to Redis when it starts up.
+
+    Raises:
+        ValueError: at start-up, when no Redis is configured.
+        UnknownModel: at start-up, when the configured model is not known.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if settings.redis_url is None:
+            raise ValueError("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
+        redis = Redis.from_url(settings.redis_url)
+        app.state.service = JobService(
+            redis=redis,
+            store=JobStore(redis),
+            queue=JobQueue(redis),
+            videos=LocalVideoStore(settings.videos_dir),
+            model=find_model(settings.model),
+        )
+        registry.register(JobCollector(app.state.service))
+        app.state.async_redis = async_redis.Redis.from_url(settings.redis_url)
+        yield
+        await app.state.async_redis.aclose()
+        redis.close()
+
+    app = FastAPI(title="TimeRipple", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
+    registry = app.state.metrics_registry = CollectorRegistry()
+    app.add_middleware(RequestMetrics, registry=registry)
+    install_error_handlers(app)
+    for module in (generate, jobs, events, models, ops):
+        app.include_router(module.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with our problem details in place of its own validation errors."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= problem.pop("$defs") | {"Problem": problem}
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _version() -> str:
+    try:
+        return version("timeripple")
+    except PackageNotFoundError:
+        return "0"

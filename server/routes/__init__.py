@@ -1,0 +1,1 @@
+"""One module per resource; routes translate between HTTP and the service."""

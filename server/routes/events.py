@@ -1,0 +1,65 @@
+"""A job's state changes and progress as server-sent events."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+
+from ripple_core.contract.job import JobStatus
+from ripple_core.contract.store import events_key
+from server.deps import AsyncRedis, JobId, Service
+from server.errors import responses
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_HEARTBEAT_MILLISECONDS = 10_000
+_EVENT_ID_PATTERN = r"^\d{1,19}-\d{1,19}$"
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "Events `state` and `progress`.", "content": {"text/event-stream": {}}},
+        204: {"description": "The job has ended and there is nothing after Last-Event-ID."},
+    }
+    | responses(404, 422),
+)
+def follow_job(
+    job_id: JobId,
+    service: Service,
+    redis: AsyncRedis,
+    last_event_id: Annotated[str, Header(pattern=_EVENT_ID_PATTERN)] = "0-0",
+) -> Response:
+    """Follow a job from its start, or from after Last-Event-ID, to its terminal state."""
+    ended = service.store.get(job_id).status.is_terminal
+    if ended and not service.store.has_events_after(job_id, last_event_id):
+        # What makes a browser's EventSource stop reconnecting.
+        return Response(status_code=204)
+    return StreamingResponse(_events(redis, job_id, last_event_id), media_type="text/event-stream", headers=_HEADERS)
+
+
+async def _events(redis: Any, job_id: str, last_id: str) -> AsyncIterator[str]:
+    key = events_key(job_id)
+    while True:
+        answer = await redis.xread({key: last_id}, count=100, block=_HEARTBEAT_MILLISECONDS)
+        if not answer:
+            if not await redis.exists(key):
+                return  # deleted meanwhile
+            yield ": still here\n\n"
+            continue
+        for event_id, fields in _entries(answer):
+            last_id = event_id.decode()
+            name, data = fields[b"event"].decode(), fields[b"data"].decode()
+            yield f"id: {last_id}\nevent: {name}\ndata: {data}\n\n"
+            if name == "state" and JobStatus(json.loads(data)["status"]).is_terminal:
+                return
+
+
+def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """XREAD's answer for one stream; a list in RESP2, a mapping in RESP3."""
+    (batches,) = answer.values() if isinstance(answer, dict) else (answer[0][1],)
+    return batches[0] if isinstance(answer, dict) else batches

@@ -1,0 +1,131 @@
+"""Jobs: read, list, cancel, delete, and their videos."""
+
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from ripple_core.contract.job import JobStatus
+
+
+def finish(api: Any, content: bytes = b"0123456789") -> str:
+    """A succeeded job, as a worker would leave it."""
+    from ripple_core.contract.metrics import (
+        AttentionMetrics,
+        DeviceMetrics,
+        JobMetrics,
+        LatencySeconds,
+        OutputMetrics,
+    )
+
+    job_id = api.submit()
+    owner = api.claim(job_id)
+    api.videos.mkdir(exist_ok=True)
+    (api.videos / f"{job_id}.mp4").write_bytes(content)
+    metrics = JobMetrics(
+        latency_s=LatencySeconds(),
+        attention=AttentionMetrics(
+            dense_flops=4,
+            executed_flops=3,
+            savings=0.25,
+            score_savings=0.5,
+            mode="channel",
+            aggressiveness=0.5,
+            dense_steps=0,
+            fallbacks=[],
+            by_step=[],
+            by_layer=[],
+        ),
+        device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
+        output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=10, sha256="x"),
+    )
+    assert api.store.succeed(job_id, owner, metrics, 30)
+    return str(job_id)
+
+
+def test_a_succeeded_job_has_metrics_and_a_video(api: Any) -> None:
+    job_id = finish(api)
+    job = api.client.get(f"/jobs/{job_id}").json()
+    assert (job["status"], job["progress"]["fraction"], job["progress"]["stage"]) == ("succeeded", 1.0, "done")
+    assert job["metrics"]["attention"]["savings"] == 0.25
+    assert job["started_at"] is not None
+    assert job["finished_at"] is not None
+    video = api.client.get(job["links"]["video"])
+    assert video.content == b"0123456789"
+    assert video.headers["content-type"] == "video/mp4"
+    assert video.headers["content-disposition"] == f'inline; filename="timeripple-{job_id}.mp4"'
+    assert video.headers["x-content-type-options"] == "nosniff"
+    assert video.headers["etag"]
+    assert api.client.head(job["links"]["video"]).headers["content-length"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=0-0", 206, b"0"),
+        ("bytes=2-5", 206, b"2345"),
+        ("bytes=7-", 206, b"789"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=10-", 416, None),
+    ],
+)
+def test_ranges_of_a_video(api: Any, asked: str, status: int, content: bytes | None) -> None:
+    answer = api.client.get(f"/jobs/{finish(api)}/video", headers={"Range": asked})
+    assert answer.status_code == status
+    if content is not None:
+        assert answer.content == content
+
+
+def test_a_video_before_its_time_and_after(api: Any) -> None:
+    job_id = api.submit()
+    path = f"/jobs/{job_id}/video"
+    assert (api.client.get(path).status_code, api.client.get(path).json()["code"]) == (409, "video_not_ready")
+    api.fail(job_id)
+    assert (api.client.get(path).status_code, api.client.get(path).json()["code"]) == (409, "no_video")
+    assert api.client.get(f"/jobs/{job_id}").json()["error"] == {"code": "out_of_memory", "message": "too big"}
+    done = finish(api)
+    (api.videos / f"{done}.mp4").unlink()
+    gone = api.client.get(f"/jobs/{done}/video")
+    assert (gone.status_code, gone.json()["code"]) == (410, "video_expired")
+
+
+def test_delete_cancels_what_is_active_and_removes_what_has_ended(api: Any) -> None:
+    queued = api.submit()
+    answer = api.client.delete(f"/jobs/{queued}")
+    assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
+
+    running = api.submit()
+    owner = api.claim(running)
+    for _ in range(2):
+        answer = api.client.delete(f"/jobs/{running}")
+        assert (answer.status_code, answer.json()["status"]) == (202, "running")
+    assert api.store.should_stop(running, owner)
+
+    done = finish(api)
+    assert api.client.delete(f"/jobs/{done}").status_code == 204
+    assert not (api.videos / f"{done}.mp4").exists()
+    assert api.client.get(f"/jobs/{done}").status_code == 404
+    assert api.client.delete(f"/jobs/{done}").status_code == 404
+
+
+def test_lists_page_from_newest_to_oldest_while_jobs_arrive(api: Any) -> None:
+    ids = sorted((api.submit() for _ in range(5)), reverse=True)
+    first = api.client.get("/jobs", params={"limit": 2}).json()
+    api.submit()
+    second = api.client.get("/jobs", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    last = api.client.get("/jobs", params={"limit": 2, "cursor": second["next_cursor"]}).json()
+    assert [job["id"] for page in (first, second, last) for job in page["jobs"]] == ids
+    assert last["next_cursor"] is None
+
+
+def test_lists_filter_by_status(api: Any) -> None:
+    queued, failed = api.submit(), api.submit()
+    api.fail(failed)
+    for status in JobStatus:
+        listed = [job["id"] for job in api.client.get("/jobs", params={"status": status}).json()["jobs"]]
+        assert listed == {JobStatus.QUEUED: [queued], JobStatus.FAILED: [failed]}.get(status, [])
+
+
+def test_an_unknown_job_leaves_nothing_behind(api: Any, redis_client: Redis) -> None:
+    api.client.delete(f"/jobs/{'f' * 28}")
+    assert redis_client.dbsize() == 0

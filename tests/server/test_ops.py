@@ -1,0 +1,79 @@
+"""Health, readiness, metrics, models, the OpenAPI document, and life without Redis."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.openapi import OPENAPI_FILE, render
+
+
+def test_alive_without_a_worker_but_not_ready(api: Any) -> None:
+    assert api.client.get("/healthz").json() == {"status": "ok"}
+    answer = api.client.get("/readyz")
+    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "not_ready", "5")
+    api.store.beat("w", timedelta(seconds=30))
+    assert api.client.get("/readyz").status_code == 200
+
+
+def test_the_model_says_what_it_can_take(api: Any) -> None:
+    (model,) = api.client.get("/models").json()["models"]
+    assert model["id"] == "timeripple/builtin"
+    assert model["defaults"]["num_frames"] == 17
+    assert (model["size_multiple"], model["frame_multiple"]) == (16, 2)
+    assert model["modes"] == ["auto", "channel", "dense"]
+    assert "source" not in model
+
+
+def test_metrics_count_jobs_requests_and_totals(api: Any) -> None:
+    api.submit()
+    api.store.add_totals({"attention_dense_flops": 4e9, "attention_executed_flops": 3e9})
+    lines = api.client.get("/metrics").text.splitlines()
+    assert 'timeripple_jobs{status="queued"} 1.0' in lines
+    assert "timeripple_attention_dense_flops_total 4e+09" in lines
+    assert "timeripple_attention_executed_flops_total 3e+09" in lines
+    assert "timeripple_redis_up 1.0" in lines
+    assert any(line.startswith('timeripple_http_requests_total{method="POST",route="/generate"') for line in lines)
+
+
+def test_no_metric_is_labelled_with_a_job(api: Any) -> None:
+    job_id = api.submit()
+    api.client.get(f"/jobs/{job_id}")
+    assert job_id not in api.client.get("/metrics").text
+
+
+def test_without_redis_every_route_says_so_and_none_breaks(own_redis: Any, start_api: Any, tmp_path: Path) -> None:
+    with start_api(own_redis.url, tmp_path) as api:
+        job_id = api.submit()
+        own_redis.stop()
+        for method, path in (
+            ("POST", "/generate"),
+            ("GET", "/jobs"),
+            ("GET", f"/jobs/{job_id}"),
+            ("GET", f"/jobs/{job_id}/video"),
+            ("GET", f"/jobs/{job_id}/events"),
+            ("DELETE", f"/jobs/{job_id}"),
+            ("GET", "/readyz"),
+        ):
+            answer = api.client.request(method, path, json={"prompt": "x"} if method == "POST" else None)
+            assert (answer.status_code, answer.json()["code"]) == (503, "redis_unavailable"), path
+            assert answer.headers["Retry-After"] == "5"
+            assert "Traceback" not in answer.text
+        assert api.client.get("/healthz").status_code == 200
+        assert "timeripple_redis_up 0.0" in api.client.get("/metrics").text
+
+
+def test_the_openapi_file_is_what_the_code_gives() -> None:
+    assert OPENAPI_FILE.read_text() == render(), "run `make openapi`"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/video"])
+def test_the_openapi_document_describes_problems(path: str) -> None:
+    document = json.loads(render())
+    assert "Problem" in document["components"]["schemas"]
+    for operation in document["paths"][path].values():
+        problems = [answer for status, answer in operation["responses"].items() if status >= "400"]
+        assert problems
+        assert all("application/problem+json" in answer["content"] for answer in problems if "content" in answer)
