@@ -39,12 +39,16 @@ _STATUS: dict[type[errors.RippleError], int] = {
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses=`: the problems it can answer with."""
-    return {
+Responses = dict[int | str, dict[str, Any]]
+
+
+def responses(*statuses: int, also: Responses | None = None) -> Responses:
+    """For a route's `responses=`: the problems it can answer with, and other answers."""
+    problems: Responses = {
         status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_TYPE: {"schema": _SCHEMA_REFERENCE}}}
         for status in (*statuses, 503)
     }
+    return problems | (also or {})
 
 
 _SCHEMA_REFERENCE = {"$ref": "#/components/schemas/Problem"}

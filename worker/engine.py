@@ -26,6 +26,11 @@ class Engine:
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None when there is none."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Spawn the child unless it lives."""
         if self._process is not None and self._process.is_alive():
@@ -70,7 +75,7 @@ class Engine:
                 if self._connection.poll(_POLL_SECONDS):
                     message = self._connection.recv()
                     if not isinstance(message, Progress):
-                        return message  # type: ignore[no-any-return]
+                        return message
                     on_progress(message)
                 if stop_sent_at is None and stop_wanted():
                     self._connection.send(Stop())

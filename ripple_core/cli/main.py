@@ -145,6 +145,8 @@ def models() -> None:
     from ripple_core.contract.models import CATALOGUE, find_model
 
     table = Table("model", "size", "frames", "steps", "description")
+    # A name that is broken over two lines cannot be copied.
+    table.columns[0].no_wrap = True
     for spec in (find_model("builtin"), *CATALOGUE.values()):
         defaults = spec.defaults
         size = f"{defaults.width}x{defaults.height}"

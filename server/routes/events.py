@@ -22,11 +22,14 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses={
-        200: {"description": "Events `state` and `progress`.", "content": {"text/event-stream": {}}},
-        204: {"description": "The job has ended and there is nothing after Last-Event-ID."},
-    }
-    | responses(404, 422),
+    responses=responses(
+        404,
+        422,
+        also={
+            200: {"description": "Events `state` and `progress`.", "content": {"text/event-stream": {}}},
+            204: {"description": "The job has ended and there is nothing after Last-Event-ID."},
+        },
+    ),
 )
 def follow_job(
     job_id: JobId,

@@ -1,6 +1,6 @@
 """Read, cancel and delete jobs; fetch their videos."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
@@ -12,7 +12,7 @@ from server.schemas import Job, JobPage
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_MP4 = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+_MP4: dict[str, Any] = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @router.get("", responses=responses(422))
@@ -29,7 +29,7 @@ def list_jobs(
     return JobPage(jobs=[Job.of(record) for record in records], next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", responses=responses(404, 422))
+@router.get("/{job_id}", responses=responses(404))
 def get_job(job_id: JobId, service: Service) -> Job:
     """Read one job."""
     return Job.of(service.store.get(job_id))
@@ -38,11 +38,13 @@ def get_job(job_id: JobId, service: Service) -> Job:
 @router.delete(
     "/{job_id}",
     response_model=None,
-    responses={
-        202: {"description": "Active: the job is being cancelled.", "model": Job},
-        204: {"description": "Finished: the job and its video are deleted."},
-    }
-    | responses(404, 422),
+    responses=responses(
+        404,
+        also={
+            202: {"description": "Active: the job is being cancelled.", "model": Job},
+            204: {"description": "Finished: the job and its video are deleted."},
+        },
+    ),
 )
 def delete_job(job_id: JobId, service: Service) -> Response:
     """Cancel an active job, or delete a finished one with its video."""
@@ -52,12 +54,19 @@ def delete_job(job_id: JobId, service: Service) -> Response:
     return JSONResponse(Job.of(record).model_dump(mode="json"), status_code=202)
 
 
-@router.api_route(
+@router.get(
     "/{job_id}/video",
-    methods=["GET"],
     response_class=FileResponse,
-    responses={200: _MP4, 206: {"description": "The range asked for."} | _MP4, 416: {"description": "No such range."}}
-    | responses(404, 409, 410, 422),
+    responses=responses(
+        404,
+        409,
+        410,
+        also={
+            200: _MP4,
+            206: {"description": "The range asked for."} | _MP4,
+            416: {"description": "No such range."},
+        },
+    ),
 )
 @router.head("/{job_id}/video", include_in_schema=False)
 def get_video(job_id: JobId, service: Service) -> FileResponse:

@@ -1,0 +1,133 @@
+"""The parent and its child process, on the built-in model."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ripple_core.contract.job import Progress
+from ripple_core.contract.models import find_model
+from ripple_core.contract.request import GenerateRequest
+from ripple_core.contract.validate import resolve
+from worker.engine import Engine
+from worker.messages import Failed, Finished, Generate, Stopped
+from worker.settings import WorkerSettings
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine(WorkerSettings(cancel_grace_seconds=30))
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+def job(path: Path, **fields: Any) -> Generate:
+    small = {"width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 4, "seed": 1} | fields
+    return Generate(resolve(GenerateRequest(prompt="a red circle", **small), find_model("builtin")), path)
+
+
+def run(engine: Engine, task: Generate, stop_after_step: int | None = None) -> tuple[Any, list[Progress]]:
+    seen: list[Progress] = []
+
+    def stop_wanted() -> bool:
+        return stop_after_step is not None and bool(seen) and seen[-1].step >= stop_after_step
+
+    return engine.run(task, seen.append, stop_wanted), seen
+
+
+def test_the_second_job_finds_the_model_loaded(engine: Engine, tmp_path: Path) -> None:
+    first, seen_first = run(engine, job(tmp_path / "1.mp4"))
+    second, seen_second = run(engine, job(tmp_path / "2.mp4"))
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert first.metrics.latency_s.load > 0
+    assert second.metrics.latency_s.load == 0
+    assert [progress.stage for progress in seen_first][:2] == ["load", "text_encode"]
+    assert "load" not in {progress.stage for progress in seen_second}
+    assert [progress.step for progress in seen_second if progress.stage == "denoise"] == [0, 1, 2, 3, 4]
+    assert first.metrics.output.sha256 == second.metrics.output.sha256
+
+
+def test_a_stop_comes_within_a_step_and_the_next_job_runs(engine: Engine, tmp_path: Path) -> None:
+    answer, seen = run(engine, job(tmp_path / "1.mp4", num_inference_steps=200), stop_after_step=3)
+    assert isinstance(answer, Stopped)
+    assert seen[-1].step < 200
+    assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+
+
+def test_a_job_that_fails_gives_a_code_and_the_next_job_runs(engine: Engine, tmp_path: Path) -> None:
+    answer, _ = run(engine, job(tmp_path / "no such folder" / "1.mp4"))
+    assert isinstance(answer, Failed)
+    assert answer.error.code == "generation_failed"
+    assert answer.error.message
+    assert "\n" not in answer.error.message
+    assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+
+
+@pytest.mark.parametrize("stage", ["load", "denoise"])
+def test_a_killed_child_fails_its_job_only(engine: Engine, tmp_path: Path, stage: str) -> None:
+    killed = False
+
+    def kill(progress: Progress) -> None:
+        nonlocal killed
+        if progress.stage == stage and not killed:
+            killed = True
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGKILL)
+
+    answer = engine.run(job(tmp_path / "1.mp4", num_inference_steps=100), kill, lambda: False)
+    assert isinstance(answer, Failed)
+    assert answer.error.code == "worker_lost"
+    assert "-9" in answer.error.message
+    assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_job_and_can_be_mended(
+    copied_model_folder: Path, tmp_path: Path
+) -> None:
+    weights = copied_model_folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(b"broken")
+    engine = Engine(WorkerSettings(model=str(copied_model_folder)))
+    try:
+        answer, _ = run(engine, job(tmp_path / "1.mp4"))
+        assert isinstance(answer, Failed)
+        assert answer.error.code == "model_load_failed"
+        weights.write_bytes(content)
+        assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+    finally:
+        engine.stop()
+
+
+PARENT = """
+import time
+from worker.engine import Engine
+from worker.settings import WorkerSettings
+if __name__ == "__main__":
+    engine = Engine(WorkerSettings())
+    engine.start()
+    print(engine.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = Path(f"/proc/{int(parent.stdout.readline())}")
+    assert child.exists()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while child.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not child.exists()
