@@ -46,7 +46,10 @@ def create_app(settings: ServerSettings) -> FastAPI:
             model=find_model(settings.model),
         )
         registry.register(JobCollector(app.state.service))
-        app.state.async_redis = async_redis.Redis.from_url(settings.redis_url)
+        # Its reads wait for events, so they must not time out before the wait does.
+        app.state.async_redis = async_redis.Redis.from_url(
+            settings.redis_url, socket_timeout=2 * events.HEARTBEAT_SECONDS
+        )
         yield
         await app.state.async_redis.aclose()
         redis.close()

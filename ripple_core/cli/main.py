@@ -11,6 +11,7 @@ import typer
 
 from ripple_core.cli.bench import bench_app
 from ripple_core.cli.errors import one_line_errors
+from ripple_core.contract.errors import RippleError
 from ripple_core.contract.request import DEFAULT_AGGRESSIVENESS, ReuseMode
 
 app = typer.Typer(
@@ -203,9 +204,9 @@ def _run_alone(module: str, data_dir: Path, settings: dict[str, str]) -> None:
 
 def _check_output(output: Path) -> None:
     if output.suffix != ".mp4":
-        raise ValueError(f"--output is {output}; it must end in .mp4")
+        raise RippleError(f"--output is {output}; it must end in .mp4")
     if not output.absolute().parent.is_dir():
-        raise ValueError(f"--output: the folder {output.absolute().parent} does not exist")
+        raise RippleError(f"--output: the folder {output.absolute().parent} does not exist")
 
 
 def _interrupt(*_: object) -> None:

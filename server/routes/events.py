@@ -1,20 +1,24 @@
 """A job's state changes and progress as server-sent events."""
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
+from redis import RedisError
 
 from ripple_core.contract.job import JobStatus
 from ripple_core.contract.store import events_key
 from server.deps import AsyncRedis, JobId, Service
 from server.errors import responses
 
+logger = logging.getLogger(__name__)
+
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_HEARTBEAT_MILLISECONDS = 10_000
+HEARTBEAT_SECONDS = 10
 _EVENT_ID_PATTERN = r"^\d{1,19}-\d{1,19}$"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -46,9 +50,18 @@ def follow_job(
 
 
 async def _events(redis: Any, job_id: str, last_id: str) -> AsyncIterator[str]:
+    try:
+        async for event in _read(redis, job_id, last_id):
+            yield event
+    except RedisError as error:
+        # The status line is long sent. A clean end makes clients reconnect with their Last-Event-ID.
+        logger.warning("event stream of %s ends early: %s", job_id, error)
+
+
+async def _read(redis: Any, job_id: str, last_id: str) -> AsyncIterator[str]:
     key = events_key(job_id)
     while True:
-        answer = await redis.xread({key: last_id}, count=100, block=_HEARTBEAT_MILLISECONDS)
+        answer = await redis.xread({key: last_id}, count=100, block=HEARTBEAT_SECONDS * 1000)
         if not answer:
             if not await redis.exists(key):
                 return  # deleted meanwhile

@@ -68,6 +68,16 @@ def test_an_event_id_that_is_none_is_refused(api: Any, event_id: str) -> None:
     assert answer.json()["errors"][0]["field"] == "last-event-id"
 
 
+def test_a_stream_outlives_silence(api: Any) -> None:
+    """Loading a large model takes minutes without any event."""
+    job_id = api.submit()
+    worker = threading.Thread(target=run_to_failure, args=(api, job_id, 4.5))
+    worker.start()
+    events = read_events(api, job_id)
+    worker.join()
+    assert json.loads(events[-1]["data"])["status"] == "failed"
+
+
 def test_many_readers_do_not_block_the_api(api: Any) -> None:
     """More open streams than the server has threads for synchronous routes."""
     job_id = api.submit()
