@@ -29,7 +29,7 @@ def list_jobs(
     return JobPage(jobs=[Job.of(record) for record in records], next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", responses=responses(404))
+@router.get("/{job_id}", responses=responses(404, 422))
 def get_job(job_id: JobId, service: Service) -> Job:
     """Read one job."""
     return Job.of(service.store.get(job_id))
@@ -40,6 +40,7 @@ def get_job(job_id: JobId, service: Service) -> Job:
     response_model=None,
     responses=responses(
         404,
+        422,
         also={
             202: {"description": "Active: the job is being cancelled.", "model": Job},
             204: {"description": "Finished: the job and its video are deleted."},
@@ -61,6 +62,7 @@ def delete_job(job_id: JobId, service: Service) -> Response:
         404,
         409,
         410,
+        422,
         also={
             200: _MP4,
             206: {"description": "The range asked for."} | _MP4,

@@ -1,6 +1,7 @@
 """Health, readiness, metrics, models, the OpenAPI document, and life without Redis."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def test_the_openapi_file_is_what_the_code_gives() -> None:
 @pytest.mark.parametrize("path", ["/generate", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/video"])
 def test_the_openapi_document_describes_problems(path: str) -> None:
     document = json.loads(render())
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', render()))
+    assert references <= set(document["components"]["schemas"])
     assert "Problem" in document["components"]["schemas"]
     for operation in document["paths"][path].values():
         problems = [answer for status, answer in operation["responses"].items() if status >= "400"]
