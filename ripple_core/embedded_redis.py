@@ -68,10 +68,13 @@ class EmbeddedRedis:
             self._wait_until_it_answers()
 
     def stop(self) -> None:
-        """Shut the server down, writing everything to disk first."""
-        # Redis closes the connection instead of answering.
+        """Shut the server down, everything written to disk, unless others still use it: the last one does it."""
+        client = Redis.from_url(self.url)
+        # Redis closes the connection instead of answering to the shutdown.
         with suppress(RedisError):
-            Redis.from_url(self.url).shutdown()
+            if len(client.client_list()) > 1:
+                return
+            client.shutdown()
         if self._process is not None:
             self._process.wait(timeout=_START_SECONDS)
             self._process = None

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import time
 from multiprocessing.connection import Connection
 
 from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, RippleError
@@ -61,7 +62,8 @@ class _Generator:
             self._connection.send(Progress(stage="load", total_steps=message.request.num_inference_steps))
             settings = self._settings
             self._model = load_model(find_model(settings.model), settings.device, settings.dtype)  # type: ignore[arg-type]
-            load_seconds = self._model.load_seconds
+            # Since the job was sent: a child that has just been spawned first imports torch and diffusers.
+            load_seconds = time.monotonic() - message.sent_at
         metrics = generate_video(
             self._model, message.request, message.path, self._connection.send, should_stop=self._stop_was_sent
         )

@@ -68,7 +68,8 @@ def run_worker(settings: WorkerSettings) -> None:
     worker = _RippleWorker([queue.rq], name=name, connection=redis, serializer=JSONSerializer)
     worker.shutting_down = shutting_down
     try:
-        worker.work(logging_level=settings.log_level, with_scheduler=False)
+        # RQ tells of every job and poll at INFO; we tell of jobs ourselves.
+        worker.work(logging_level="WARNING", with_scheduler=False)
     finally:
         shutting_down.set()
         engine.stop()

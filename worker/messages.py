@@ -1,6 +1,7 @@
 """What parent and child say to each other over their pipe."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ripple_core.contract.job import JobError, Progress
@@ -14,6 +15,8 @@ class Generate:
 
     request: ResolvedRequest
     path: Path
+    # On the monotonic clock, which all processes of a machine share.
+    sent_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

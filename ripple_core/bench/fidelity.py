@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
+from PIL import Image
 from rich.table import Table
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -33,8 +35,16 @@ class Row:
     identical: bool
 
 
-def measure_fidelity(model_name: str, prompts: Sequence[str], values: Sequence[float]) -> list[Row]:
+def measure_fidelity(
+    model_name: str, prompts: Sequence[str], values: Sequence[float], contact_sheet: Path | None = None
+) -> list[Row]:
     """Render every prompt dense and at each value; print and return the table.
+
+    Args:
+        model_name: for `find_model`.
+        prompts: one clip each; the seed is the prompt's index.
+        values: of aggressiveness.
+        contact_sheet: PNG with frames of every clip, dense and then at each value, one clip below the other.
 
     Raises:
         ValidationError: for a value outside 0..1 or an empty prompt.
@@ -42,9 +52,10 @@ def measure_fidelity(model_name: str, prompts: Sequence[str], values: Sequence[f
     settings = [ReuseSettings(aggressiveness=value) for value in values]
     model = load_model(find_model(model_name))
     dense = [_render(model, prompt, seed, ReuseSettings(mode="dense")) for seed, prompt in enumerate(prompts)]
-    rows = []
+    rows, rendered = [], [dense]
     for setting in settings:
         clips = [_render(model, prompt, seed, setting) for seed, prompt in enumerate(prompts)]
+        rendered.append(clips)
         pairs = list(zip(dense, clips, strict=True))
         rows.append(
             Row(
@@ -55,7 +66,16 @@ def measure_fidelity(model_name: str, prompts: Sequence[str], values: Sequence[f
             )
         )
     _print(model, rows)
+    if contact_sheet is not None:
+        strips = [_strip(clips[index].frames) for index in range(len(prompts)) for clips in rendered]
+        Image.fromarray(np.concatenate(strips)).save(contact_sheet)
     return rows
+
+
+def _strip(frames: np.ndarray, num_shown: int = 6) -> np.ndarray:
+    """Evenly spaced frames side by side: ``[height, num_shown * width, 3]``."""
+    chosen = np.linspace(0, len(frames) - 1, num_shown).round().astype(int)
+    return np.concatenate(list(frames[chosen]), axis=1)
 
 
 def _render(model: LoadedModel, prompt: str, seed: int, reuse: ReuseSettings) -> GeneratedFrames:

@@ -10,7 +10,7 @@ from rich.table import Table
 from ripple_core.contract import job
 from ripple_core.contract.metrics import JobMetrics
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 _STAGE_WORDS = {
     "queued": "waiting for a worker",

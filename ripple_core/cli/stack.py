@@ -1,6 +1,7 @@
 """API, worker and Redis as child processes of one command."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -109,6 +110,9 @@ def redis_url(data_dir: Path) -> Iterator[str]:
 
 
 def _stop(processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    # Impatience must not leave processes behind; the wait below is bounded.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     for process in processes.values():
         process.terminate()
     deadline = time.monotonic() + _STOP_SECONDS

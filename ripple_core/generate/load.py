@@ -1,12 +1,13 @@
 """Loads a pipeline: the built-in model, a folder and a hub checkpoint all go the same way."""
 
 import platform
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from ripple_core.contract.errors import ModelLoadFailed, OutOfMemory
 from ripple_core.contract.models import ModelSpec
@@ -22,7 +23,6 @@ class LoadedModel:
     pipe: Any
     device: torch.device
     dtype: torch.dtype
-    load_seconds: float
 
     @property
     def device_name(self) -> str:
@@ -45,12 +45,14 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
         ModelLoadFailed: when files are missing or broken, or the pipeline is of an unsupported kind.
         OutOfMemory: when it does not fit.
     """
-    began = time.monotonic()
     chosen_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if dtype == "auto":
         chosen_dtype = torch.bfloat16 if chosen_device.type == "cuda" else torch.float32
     else:
         chosen_dtype = getattr(torch, dtype)
+    # These bars count files of a second; downloads keep theirs.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         dtypes = {"default": chosen_dtype, "vae": torch.float32}
         pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes).to(chosen_device)
@@ -61,4 +63,4 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
     if getattr(pipe, "transformer_2", None) is not None:
         raise ModelLoadFailed(f"{spec.id} has two transformers (Wan 2.2 A14B); only one is supported yet.")
     pipe.set_progress_bar_config(disable=True)
-    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, time.monotonic() - began)
+    return LoadedModel(spec, pipe, chosen_device, chosen_dtype)

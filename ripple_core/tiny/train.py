@@ -109,8 +109,8 @@ def start_vae(seed: int) -> AutoencoderKLWan:
 def train_decoder(vae: AutoencoderKLWan, num_steps: int, seed: int, work: Path) -> None:
     """Sharpen the decoder: L1 + L2 to the pixels, from latents with the noise a generated one will have."""
     parts = [vae.post_quant_conv, vae.decoder]
-    optimiser = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=3e-4, betas=(0.9, 0.99))
-    optimiser.param_groups[0]["initial_lr"] = 3e-4
+    optimiser = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=1.5e-4, betas=(0.9, 0.99))
+    optimiser.param_groups[0]["initial_lr"] = 1.5e-4
     checkpoint = Checkpoint(work / "decoder.pt", {"vae": vae, "optimiser": optimiser})
     start = checkpoint.load()
     for step in track(range(start, num_steps), "Decoder", total=num_steps, completed=start):
@@ -244,8 +244,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder the finished pipeline is written to.")] = BUILTIN_MODEL_FOLDER,
     work: Annotated[Path, typer.Option(help="Folder for checkpoints and the log.")] = Path(".train"),
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
-    decoder_steps: Annotated[int, typer.Option(help="Training steps of the VAE's decoder.")] = 800,
-    steps: Annotated[int, typer.Option(help="Training steps of transformer and text encoder.")] = 2400,
+    decoder_steps: Annotated[int, typer.Option(help="Training steps of the VAE's decoder.")] = 600,
+    steps: Annotated[int, typer.Option(help="Training steps of transformer and text encoder.")] = 1900,
 ) -> None:
     """Train the built-in model and write it as a diffusers pipeline folder. Resumes from --work."""
     work.mkdir(parents=True, exist_ok=True)
@@ -270,6 +270,8 @@ def main(
             "num_inference_steps": 30,
             "guidance_scale": 3.0,
         },
+        "max_size": 256,
+        "max_frames": 65,
     }
     (out / SPEC_FILE).write_text(json.dumps(spec, indent=2) + "\n")
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import imageio_ffmpeg
 import psutil
 import pytest
@@ -147,3 +148,36 @@ def test_the_video_plays_what_generate_local_writes(up: Any, ripple: Any, tmp_pa
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "local.mp4").read_bytes() == (tmp_path / "server.mp4").read_bytes()
     assert "saved of all attention" in done.stdout
+
+
+def test_serve_and_worker_share_the_folders_redis_and_the_last_one_stops_it(
+    tmp_path: Path, ripple_process: Callable[..., Any], unused_port: int
+) -> None:
+    data_dir = tmp_path / "data"
+    port = str(unused_port)
+    serve = ripple_process("serve", "--port", port, "--data-dir", str(data_dir))
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    until_answers(client, "/healthz")
+    assert client.get("/readyz").json()["code"] == "not_ready"
+    job_id = client.post("/generate", json={"prompt": "a red circle", "num_inference_steps": 2}).json()["id"]
+    worker = ripple_process("worker", "--data-dir", str(data_dir))
+    until_answers(client, "/readyz")
+    while client.get(f"/jobs/{job_id}").json()["status"] != "succeeded":
+        time.sleep(0.1)
+    socket_file = data_dir / "redis" / "redis.sock"
+    for process, redis_lives_on in ((serve, True), (worker, False)):
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+        assert socket_file.exists() == redis_lives_on
+
+
+def until_answers(client: httpx.Client, path: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if client.get(path).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{path} does not answer")
