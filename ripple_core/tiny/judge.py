@@ -19,6 +19,8 @@ class Verdict:
     colour: str | None
     background: str | None
     motion: str | None
+    # How far the object's centre gets around in the clip, as a share of the shorter side.
+    travel: float = 0.0
 
 
 def judge(frames: np.ndarray) -> Verdict:
@@ -29,17 +31,21 @@ def judge(frames: np.ndarray) -> Verdict:
 
     Returns:
         The colour and background nearest in RGB, and the direction in which the coloured pixels' centre travels
-        from the first quarter of the clip to the last (None under 12 % of the shorter side).
+        from the first quarter of the clip to the last (None under 12 % of the shorter side). The object's colour is
+        that of its purer half, which leaves out its blended edge.
     """
     pixels = frames.astype(np.float32)
-    is_object = pixels.max(-1) - pixels.min(-1) > _MIN_CHROMA
+    chroma = pixels.max(-1) - pixels.min(-1)
+    is_object = chroma > _MIN_CHROMA
     background = _nearest(np.median(pixels[~is_object], axis=0), BACKGROUNDS) if (~is_object).any() else None
     if is_object.mean() < _MIN_OBJECT_SHARE:
         return Verdict(colour=None, background=background, motion=None)
+    is_pure = chroma >= np.median(chroma[is_object])
     return Verdict(
-        colour=_nearest(np.median(pixels[is_object], axis=0), COLOURS),
+        colour=_nearest(np.median(pixels[is_pure], axis=0), COLOURS),
         background=background,
         motion=_motion(is_object),
+        travel=_travel(is_object),
     )
 
 
@@ -57,6 +63,11 @@ def _motion(is_object: np.ndarray) -> str | None:
     if np.abs(travel).max() < _MIN_TRAVEL_SHARE * min(is_object.shape[1:]):
         return None
     return max(MOTIONS, key=lambda name: float(travel @ np.array(MOTIONS[name])))
+
+
+def _travel(is_object: np.ndarray) -> float:
+    centres = [centre for frame in is_object if (centre := _centre(frame[None])) is not None]
+    return float(np.ptp(centres, axis=0).max() / min(is_object.shape[1:]))
 
 
 def _centre(mask: np.ndarray) -> np.ndarray | None:

@@ -14,7 +14,9 @@ def test_every_ground_truth_clip_is_read_right(motion: str) -> None:
     rng = np.random.default_rng(1)
     for colour, background, shape in itertools.product(COLOURS, BACKGROUNDS, SHAPES):
         frames = render(Scene(colour, shape, motion, background), rng)
-        assert judge(frames) == Verdict(colour, background, motion)
+        verdict = judge(frames)
+        assert (verdict.colour, verdict.background, verdict.motion) == (colour, background, motion)
+        assert 22 / 64 * 0.9 < verdict.travel < 30 / 64 * 1.1
 
 
 def test_an_empty_clip_shows_a_background_only() -> None:
