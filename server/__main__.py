@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 from pydantic import ValidationError
+from redis import Redis
 
 from ripple_core.contract.errors import UnknownModel
 from ripple_core.contract.models import find_model
@@ -28,6 +29,10 @@ def main() -> int:
         return _refuse(str(error))
     if settings.redis_url is None:
         return _refuse("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
+    try:
+        Redis.from_url(settings.redis_url)  # only reads the URL
+    except ValueError as error:
+        return _refuse(f"REDIS_URL: {error}")
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # uvicorn stops gracefully and then raises the signal again; by then there is nothing left to end.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,9 @@ from server.settings import ServerSettings
 
 _DESCRIPTION = "Text-to-video generation with TimeRipple attention reuse; every result says what it saved."
 
+# Each open event stream holds a connection to Redis; redis-py's own limit is 100.
+_MAX_STREAMS = 1000
+
 
 def create_app(settings: ServerSettings) -> FastAPI:
     """The application; it connects to Redis when it starts up.
@@ -48,7 +51,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         registry.register(JobCollector(app.state.service))
         # Its reads wait for events, so they must not time out before the wait does.
         app.state.async_redis = async_redis.Redis.from_url(
-            settings.redis_url, socket_timeout=2 * events.HEARTBEAT_SECONDS
+            settings.redis_url, socket_timeout=2 * events.HEARTBEAT_SECONDS, max_connections=_MAX_STREAMS
         )
         yield
         await app.state.async_redis.aclose()

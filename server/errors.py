@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from redis import RedisError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from ripple_core.contract import errors
 from server.limits import describe_allowed, describe_fields
@@ -36,7 +37,8 @@ _STATUS: dict[type[errors.RippleError], int] = {
     errors.VideoExpired: 410,
     NotReady: 503,
 }
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+# Starlette answers 400 only to bodies it cannot read.
+_HTTP_CODES = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed"}
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -63,18 +65,27 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
-def _answer(
+def problem(
+    request: HTTPConnection,
     status: int,
     code: str,
     detail: str,
     wrong: list[FieldProblem] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, errors=wrong or [])
-    return JSONResponse(problem.model_dump(), status, media_type=PROBLEM_TYPE, headers=headers)
+    """The answer to a request that went wrong."""
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+        instance=request.url.path,
+        errors=wrong or [],
+    )
+    return JSONResponse(body.model_dump(), status, media_type=PROBLEM_TYPE, headers=headers)
 
 
-def _on_ripple_error(_: Request, error: Exception) -> JSONResponse:
+def _on_ripple_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.RippleError)
     wrong: list[FieldProblem] = []
     if isinstance(error, errors.InvalidRequest):
@@ -90,16 +101,17 @@ def _on_ripple_error(_: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, errors.UnknownModel):
         wrong = [FieldProblem(field="model", message=str(error))]
     status = _STATUS.get(type(error), 500)
-    return _answer(status, error.code, str(error), wrong, _RETRY_AFTER if status == 503 else None)
+    return problem(request, status, error.code, str(error), wrong, _RETRY_AFTER if status == 503 else None)
 
 
-def _on_validation_error(_: Request, error: Exception) -> JSONResponse:
+def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     if any(item["type"] == "json_invalid" for item in error.errors()):
-        return _answer(400, "malformed_json", f"The body is not JSON: {error.errors()[0]['ctx']['error']}.")
+        reason = error.errors()[0]["ctx"]["error"]
+        return problem(request, 400, "malformed_json", f"The body is not JSON: {reason}.")
     wrong = [_field_problem(item) for item in error.errors()]
     detail = "; ".join(f"{item.field}: {item.message}" for item in wrong)
-    return _answer(422, errors.InvalidRequest.code, detail, wrong)
+    return problem(request, 422, errors.InvalidRequest.code, detail, wrong)
 
 
 def _field_problem(item: dict[str, Any]) -> FieldProblem:
@@ -119,14 +131,19 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, "http_error")
     detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs shows what there is."
-    return _answer(error.status_code, code, detail, headers=error.headers)
+    return problem(request, error.status_code, code, detail, headers=error.headers)
 
 
-def _on_redis_error(_: Request, error: Exception) -> JSONResponse:
+def _on_redis_error(request: Request, error: Exception) -> JSONResponse:
     logger.warning("Redis cannot be used: %s", error)
-    return _answer(503, "redis_unavailable", "The job store cannot be reached; try again soon.", headers=_RETRY_AFTER)
+    detail = "The job store cannot be reached; try again soon."
+    return problem(request, 503, "redis_unavailable", detail, headers=_RETRY_AFTER)
 
 
 def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _answer(500, "internal_error", "Something went wrong on the server; its log says what.")
+    # uvicorn drops the connection after an error it is told of; clients must not reuse it.
+    headers = {"Connection": "close"}
+    return problem(
+        request, 500, "internal_error", "Something went wrong on the server; its log says what.", headers=headers
+    )

@@ -15,6 +15,9 @@ from server.service import JobService
 
 logger = logging.getLogger(__name__)
 
+# Clients may send any word as a method; labels must stay few.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 
 class JobCollector(Collector):
     """Reads the job store when scraped, so that every API process shows the same figures."""
@@ -44,6 +47,7 @@ class JobCollector(Collector):
         age = time.time() - int(queued[0][:12], 16) / 1000 if queued else 0.0
         gauges = {
             "timeripple_oldest_queued_age_seconds": ("Age of the oldest queued job.", age),
+            "timeripple_queue_length": ("Messages no worker has taken yet.", self._service.queue.rq.count),
             "timeripple_live_workers": ("Workers with a fresh heartbeat.", len(store.live_workers())),
         }
         totals = store.totals()
@@ -67,7 +71,7 @@ class RequestMetrics:
         self._seconds = Histogram(
             "timeripple_http_request_seconds",
             "Time to the first byte of the answer.",
-            ["route"],
+            labels,
             registry=registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )
@@ -77,12 +81,25 @@ class RequestMetrics:
             await self._app(scope, receive, send)
             return
         began = time.monotonic()
+        answered = False
 
         async def count(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "unknown")
-                self._requests.labels(scope["method"], route, message["status"]).inc()
-                self._seconds.labels(route).observe(time.monotonic() - began)
+                answered = True
+                self._count(scope, message["status"], time.monotonic() - began)
             await send(message)
 
-        await self._app(scope, receive, count)
+        try:
+            await self._app(scope, receive, count)
+        except Exception:
+            # What no handler knew is answered further out, where it cannot be counted.
+            if not answered:
+                self._count(scope, 500, time.monotonic() - began)
+            raise
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route, status).observe(seconds)

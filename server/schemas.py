@@ -84,4 +84,5 @@ class Problem(BaseModel):
     status: int
     code: str
     detail: str
+    instance: str = Field(description="Path of the request.")
     errors: list[FieldProblem] = []

@@ -7,7 +7,7 @@ from redis import Redis
 
 from ripple_core.contract.errors import NoVideo, UnknownModel, VideoExpired, VideoNotReady
 from ripple_core.contract.job import JobRecord, JobStatus, new_job_id, utc_now
-from ripple_core.contract.models import ModelSpec
+from ripple_core.contract.models import BUILTIN_MODEL_ID, ModelSpec
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.request import GenerateRequest
 from ripple_core.contract.store import JobStore
@@ -36,7 +36,8 @@ class JobService:
             InvalidRequest: with every wrong field.
             UnknownModel: when this server does not have the model.
         """
-        if request.model not in (None, self.model.id):
+        asked = BUILTIN_MODEL_ID if request.model == "builtin" else request.model
+        if asked not in (None, self.model.id):
             raise UnknownModel(f"This server has no model {request.model!r}; it has: {self.model.id}.")
         record = JobRecord(id=new_job_id(), created_at=utc_now(), request=resolve(request, self.model))
         transaction = self.redis.pipeline()
@@ -50,6 +51,14 @@ class JobService:
         records = self.store.page(status, cursor, limit + 1)
         more = len(records) > limit
         return records[:limit], records[limit - 1].id if more else None
+
+    def has_told_all(self, job_id: str, event_id: str) -> bool:
+        """True when the job has ended and no event follows this one.
+
+        Raises:
+            JobNotFound: when there is no such job.
+        """
+        return self.store.get(job_id).status.is_terminal and not self.store.has_events_after(job_id, event_id)
 
     def video(self, job_id: str) -> Path:
         """The finished MP4.

@@ -8,11 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 from redis import RedisError
+from starlette.concurrency import run_in_threadpool
 
+from ripple_core.contract.errors import JobNotFound
 from ripple_core.contract.job import JobStatus
 from ripple_core.contract.store import events_key
 from server.deps import AsyncRedis, JobId, Service
 from server.errors import responses
+from server.service import JobService
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +45,33 @@ def follow_job(
     last_event_id: Annotated[str, Header(pattern=_EVENT_ID_PATTERN)] = "0-0",
 ) -> Response:
     """Follow a job from its start, or from after Last-Event-ID, to its terminal state."""
-    ended = service.store.get(job_id).status.is_terminal
-    if ended and not service.store.has_events_after(job_id, last_event_id):
+    if service.has_told_all(job_id, last_event_id):
         # What makes a browser's EventSource stop reconnecting.
         return Response(status_code=204)
-    return StreamingResponse(_events(redis, job_id, last_event_id), media_type="text/event-stream", headers=_HEADERS)
+    events = _events(redis, service, job_id, last_event_id)
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _events(redis: Any, job_id: str, last_id: str) -> AsyncIterator[str]:
+async def _events(redis: Any, service: JobService, job_id: str, last_id: str) -> AsyncIterator[str]:
     try:
-        async for event in _read(redis, job_id, last_id):
+        async for event in _read(redis, service, job_id, last_id):
             yield event
     except RedisError as error:
         # The status line is long sent. A clean end makes clients reconnect with their Last-Event-ID.
         logger.warning("event stream of %s ends early: %s", job_id, error)
 
 
-async def _read(redis: Any, job_id: str, last_id: str) -> AsyncIterator[str]:
+async def _read(redis: Any, service: JobService, job_id: str, last_id: str) -> AsyncIterator[str]:
     key = events_key(job_id)
     while True:
         answer = await redis.xread({key: last_id}, count=100, block=HEARTBEAT_SECONDS * 1000)
         if not answer:
-            if not await redis.exists(key):
-                return  # deleted meanwhile
+            try:
+                # Also for a Last-Event-ID from the future, which no event will ever follow.
+                if await run_in_threadpool(service.has_told_all, job_id, last_id):
+                    return
+            except JobNotFound:
+                return
             yield ": still here\n\n"
             continue
         for event_id, fields in _entries(answer):

@@ -9,6 +9,7 @@ from ripple_core.contract.job import JOB_ID_PATTERN, JobStatus
 from server.deps import JobId, Service
 from server.errors import responses
 from server.schemas import Job, JobPage
+from server.video_response import VideoResponse
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -37,12 +38,13 @@ def get_job(job_id: JobId, service: Service) -> Job:
 
 @router.delete(
     "/{job_id}",
-    response_model=None,
+    status_code=202,
+    response_model=Job,
     responses=responses(
         404,
         422,
         also={
-            202: {"description": "Active: the job is being cancelled.", "model": Job},
+            202: {"description": "Active: the job is being cancelled."},
             204: {"description": "Finished: the job and its video are deleted."},
         },
     ),
@@ -59,24 +61,20 @@ def delete_job(job_id: JobId, service: Service) -> Response:
     "/{job_id}/video",
     response_class=FileResponse,
     responses=responses(
-        404,
-        409,
-        410,
-        422,
-        also={
-            200: _MP4,
-            206: {"description": "The range asked for."} | _MP4,
-            416: {"description": "No such range."},
-        },
+        400, 404, 409, 410, 416, 422, also={200: _MP4, 206: {"description": "The range asked for."} | _MP4}
     ),
 )
 @router.head("/{job_id}/video", include_in_schema=False)
-def get_video(job_id: JobId, service: Service) -> FileResponse:
+def get_video(
+    job_id: JobId,
+    service: Service,
+    download: Annotated[bool, Query(description="Have browsers save the file instead of playing it.")] = False,
+) -> FileResponse:
     """Fetch the MP4; Range requests are answered."""
-    return FileResponse(
+    return VideoResponse(
         service.video(job_id),
         media_type="video/mp4",
         filename=f"timeripple-{job_id}.mp4",
-        content_disposition_type="inline",
+        content_disposition_type="attachment" if download else "inline",
         headers={"X-Content-Type-Options": "nosniff"},
     )

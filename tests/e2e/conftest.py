@@ -114,6 +114,9 @@ def unused_port() -> int:
     return free_port()
 
 
+another_unused_port = unused_port
+
+
 @pytest.fixture
 def ripple_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts commands of `ripple` that run until they are stopped."""

@@ -162,9 +162,10 @@ def native(command: list[str], environment: dict[str, str], cwd: Path) -> Iterat
         assert process.wait(timeout=60) == 0
 
 
-def test_every_command_runs_natively_and_the_whole_becomes_ready(tmp_path: Path) -> None:
-    port = "18765"
-    redis_port = "16399"
+def test_every_command_runs_natively_and_the_whole_becomes_ready(
+    tmp_path: Path, unused_port: int, another_unused_port: int
+) -> None:
+    port, redis_port = str(unused_port), str(another_unused_port)
 
     def environment(name: str) -> dict[str, str]:
         values = {key: interpolate(value) for key, value in SERVICES[name]["environment"].items()}

@@ -56,7 +56,9 @@ def running_api(redis_url: str, data_dir: Path) -> Iterator[Api]:
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        with httpx.Client(base_url=url, timeout=20) as client:
+        # httpx alone would open 100 connections at most.
+        limits = httpx.Limits(max_connections=None)
+        with httpx.Client(base_url=url, timeout=20, limits=limits) as client:
             yield Api(client, JobStore(Redis.from_url(redis_url)), data_dir / "videos")
     finally:
         process.terminate()

@@ -79,9 +79,15 @@ def test_a_stream_outlives_silence(api: Any) -> None:
 
 
 def test_many_readers_do_not_block_the_api(api: Any) -> None:
-    """More open streams than the server has threads for synchronous routes."""
+    """More open streams than the server has threads for synchronous routes, or a pool of redis-py connections."""
     job_id = api.submit()
-    readers = [threading.Thread(target=read_events, args=(api, job_id)) for _ in range(60)]
+    short: list[int] = []
+
+    def read() -> None:
+        if len(read_events(api, job_id)) != 6:
+            short.append(1)
+
+    readers = [threading.Thread(target=read) for _ in range(150)]
     for reader in readers:
         reader.start()
     time.sleep(0.5)
@@ -91,3 +97,22 @@ def test_many_readers_do_not_block_the_api(api: Any) -> None:
     for reader in readers:
         reader.join(timeout=10)
         assert not reader.is_alive()
+    assert not short, "a stream ended before its job did"
+
+
+def test_readers_that_leave_do_not_disturb_the_next(api: Any) -> None:
+    job_id = api.submit()
+    for _ in range(20):
+        with api.client.stream("GET", f"/jobs/{job_id}/events") as answer:
+            next(answer.iter_text())
+    run_to_failure(api, job_id)
+    assert [event["event"] for event in read_events(api, job_id)] == ["state", "state", *["progress"] * 3, "state"]
+
+
+def test_a_reader_from_the_future_is_let_go_when_the_job_ends(api: Any) -> None:
+    """No event ever follows such an id, so the stream must end by itself."""
+    job_id = api.submit()
+    worker = threading.Timer(0.2, run_to_failure, args=(api, job_id))
+    worker.start()
+    assert read_events(api, job_id, f"{'9' * 18}-0") == []
+    worker.join()

@@ -79,11 +79,42 @@ def test_numbers_that_are_none_are_refused(api: Any, number: str) -> None:
     assert answer.json()["errors"][0]["field"] == "guidance_scale"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"prompt": "x",}'])
-def test_a_body_that_is_not_json_is_refused(api: Any, body: bytes) -> None:
+@pytest.mark.parametrize("model", [None, "builtin", "timeripple/builtin"])
+def test_the_servers_own_model_goes_by_all_its_names(api: Any, model: str | None) -> None:
+    answer = api.client.post("/generate", json=GOOD | {"model": model})
+    assert (answer.status_code, answer.json()["request"]["model"]) == (202, "timeripple/builtin")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"\xff", b"\xff\xfe", b'{"prompt": "x",}', b"[" * 100_000, b'{"seed": 1' + b"0" * 5000 + b"}"],
+    ids=["cut", "latin", "utf16", "comma", "deep", "long number"],
+)
+def test_a_body_that_cannot_be_read_is_refused(api: Any, body: bytes) -> None:
     answer = api.client.post("/generate", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code in (400, 422)
-    assert answer.json()["code"] in ("malformed_json", "invalid_request")
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(("body", "kind"), [(b"", "application/json"), (b'{"prompt": "x"}', "text/plain")])
+def test_a_body_that_is_missing_or_of_another_type_is_refused(api: Any, body: bytes, kind: str) -> None:
+    answer = api.client.post("/generate", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body")
+
+
+def test_text_that_is_not_unicode_is_refused(api: Any) -> None:
+    body = b'{"prompt": "\\ud800"}'
+    answer = api.client.post("/generate", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "prompt")
+
+
+def test_all_wrong_fields_are_named_at_once(api: Any) -> None:
+    answer = api.client.post("/generate", json={"prompt": "x", "width": 63, "height": 65, "num_frames": 16})
+    assert {item["field"]: item["nearest"] for item in answer.json()["errors"]} == {
+        "width": [48, 64],
+        "height": [64, 80],
+        "num_frames": [15, 17],
+    }
 
 
 @pytest.mark.parametrize("body", ["[]", '"x"', "null", "3"])
@@ -120,3 +151,4 @@ def test_every_error_is_a_problem_with_a_code(api: Any, method: str, path: str, 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"]
+    assert answer.json()["instance"] == path.partition("?")[0]

@@ -1,5 +1,6 @@
 """Jobs: read, list, cancel, delete, and their videos."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -74,6 +75,43 @@ def test_ranges_of_a_video(api: Any, asked: str, status: int, content: bytes | N
     assert answer.status_code == status
     if content is not None:
         assert answer.content == content
+    else:
+        assert answer.headers["content-range"] == "bytes */10"
+        assert (answer.json()["code"], answer.json()["status"]) == ("range_not_satisfiable", 416)
+
+
+@pytest.mark.parametrize("asked", ["bytes=abc", "items=0-1", "bytes=5-2"])
+def test_a_range_that_is_none_is_a_problem(api: Any, asked: str) -> None:
+    answer = api.client.get(f"/jobs/{finish(api)}/video", headers={"Range": asked})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_range")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_video_can_be_asked_for_as_a_download(api: Any) -> None:
+    job_id = finish(api)
+    answer = api.client.get(f"/jobs/{job_id}/video", params={"download": True})
+    assert answer.headers["content-disposition"] == f'attachment; filename="timeripple-{job_id}.mp4"'
+
+
+def test_many_cancels_at_once_cancel_once(api: Any) -> None:
+    job_id = api.submit()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: api.client.delete(f"/jobs/{job_id}").status_code, range(8)))
+    # The first one cancels; later ones find a finished job and delete it, or find it gone.
+    assert 202 in statuses
+    assert set(statuses) <= {202, 204, 404}
+    assert api.client.get(f"/jobs/{job_id}").status_code in (200, 404)
+
+
+def test_a_record_nobody_can_read_is_an_internal_error_without_its_trace(api: Any) -> None:
+    job_id = api.submit()
+    api.store.redis.hset(f"ripple:job:{job_id}", "request", "{")
+    line = 'timeripple_http_requests_total{method="GET",route="/jobs/{job_id}",status="500"}'
+    for _ in range(2):
+        answer = api.client.get(f"/jobs/{job_id}")
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+        assert "JSONDecodeError" not in answer.text
+    assert f"{line} 2.0" in api.client.get("/metrics").text
 
 
 def test_a_video_before_its_time_and_after(api: Any) -> None:

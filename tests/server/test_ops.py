@@ -1,7 +1,10 @@
 """Health, readiness, metrics, models, the OpenAPI document, and life without Redis."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,13 +39,17 @@ def test_metrics_count_jobs_requests_and_totals(api: Any) -> None:
     assert "timeripple_attention_dense_flops_total 4e+09" in lines
     assert "timeripple_attention_executed_flops_total 3e+09" in lines
     assert "timeripple_redis_up 1.0" in lines
+    assert "timeripple_queue_length 1.0" in lines
     assert any(line.startswith('timeripple_http_requests_total{method="POST",route="/generate"') for line in lines)
 
 
 def test_no_metric_is_labelled_with_a_job(api: Any) -> None:
     job_id = api.submit()
     api.client.get(f"/jobs/{job_id}")
-    assert job_id not in api.client.get("/metrics").text
+    api.client.request("MADEUP", f"/jobs/{job_id}")
+    text = api.client.get("/metrics").text
+    assert job_id not in text
+    assert "MADEUP" not in text
 
 
 def test_without_redis_every_route_says_so_and_none_breaks(own_redis: Any, start_api: Any, tmp_path: Path) -> None:
@@ -80,3 +87,36 @@ def test_the_openapi_document_describes_problems(path: str) -> None:
         problems = [answer for status, answer in operation["responses"].items() if status >= "400"]
         assert problems
         assert all("application/problem+json" in answer["content"] for answer in problems if "content" in answer)
+
+
+def test_the_openapi_document_lists_the_answers_of_delete() -> None:
+    answers = json.loads(render())["paths"]["/jobs/{job_id}"]["delete"]["responses"]
+    assert sorted(answers) == ["202", "204", "404", "422", "503"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"RIPPLE_PORT": "x"}, "port"),
+        ({"RIPPLE_MODEL": "/nowhere"}, "/nowhere"),
+        ({"REDIS_URL": "http://x"}, "REDIS_URL"),
+        ({"REDIS_URL": None}, "REDIS_URL is not set"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_one_line_and_exit_2(wrong: dict[str, str | None], says: str) -> None:
+    settings = os.environ | {"REDIS_URL": "redis://127.0.0.1:1"} | wrong
+    environment = {name: value for name, value in settings.items() if value is not None}
+    done = subprocess.run(
+        [sys.executable, "-m", "server"], env=environment, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_server_loads_no_torch() -> None:
+    code = "import sys, server.app; sys.exit('torch' in sys.modules or 'worker' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 0
