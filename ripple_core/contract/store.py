@@ -35,6 +35,7 @@ if not status then return 'missing' end
 if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then return status end
 if ARGV[5] ~= '' and redis.call('HGET', KEYS[1], 'execution') ~= ARGV[5] then return 'lost' end
 redis.call('HSET', KEYS[1], 'status', ARGV[4], unpack(ARGV, 7))
+if ARGV[4] == 'running' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
 redis.call('ZREM', ARGV[1] .. 'jobs:' .. status, ARGV[2])
 redis.call('ZADD', ARGV[1] .. 'jobs:' .. ARGV[4], 0, ARGV[2])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'state', 'data', ARGV[6])
@@ -107,12 +108,9 @@ class JobStore:
         return dict(zip(JobStatus, pipeline.execute(), strict=True))
 
     def claim(self, job_id: str, execution: str, worker: str) -> bool:
-        """queued -> running for this execution of this worker; False when someone else was faster."""
+        """queued -> running for this execution of this worker, one attempt more; False when someone else was faster."""
         fields = {"started_at": utc_now().isoformat(), "execution": f"{worker}/{execution}"}
-        if not self._transition(job_id, (JobStatus.QUEUED,), JobStatus.RUNNING, fields):
-            return False
-        self.redis.hincrby(_job_key(job_id), "attempts", 1)
-        return True
+        return self._transition(job_id, (JobStatus.QUEUED,), JobStatus.RUNNING, fields)
 
     def set_progress(self, job_id: str, owner: str, progress: Progress) -> bool:
         """Record progress; False when the job was cancelled or now belongs to another execution."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,9 +67,11 @@ class LocalVideoStore:
         """Remove MP4s, and temporary files of dead writers, last changed more than `seconds` before `now`."""
         removed = []
         for path in self.folder.glob("*.mp4") if self.folder.is_dir() else ():
-            if now - path.stat().st_mtime > seconds:
-                path.unlink(missing_ok=True)
-                removed.append(path.stem)
+            # Other workers do the same at the same time.
+            with suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > seconds:
+                    path.unlink()
+                    removed.append(path.stem)
         return removed
 
     def _path(self, job_id: str) -> Path:
