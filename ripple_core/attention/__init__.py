@@ -3,11 +3,15 @@
 from ripple_core.attention.channel import channel_attention
 from ripple_core.attention.config import MODES, Mode, TimeRippleConfig
 from ripple_core.attention.grid import LatentGrid
-from ripple_core.attention.savings import FlopCount, SavingsCounter, SavingsReport
+from ripple_core.attention.method import AttentionCall, AttentionMethod, method_of
+from ripple_core.attention.savings import Executed, FlopCount, SavingsCounter, SavingsReport
 from ripple_core.attention.schedule import theta_of_step
 
 __all__ = [
     "MODES",
+    "AttentionCall",
+    "AttentionMethod",
+    "Executed",
     "FlopCount",
     "LatentGrid",
     "Mode",
@@ -15,5 +19,6 @@ __all__ = [
     "SavingsReport",
     "TimeRippleConfig",
     "channel_attention",
+    "method_of",
     "theta_of_step",
 ]

@@ -1,14 +1,14 @@
-"""Counts what ran: FLOPs of video self-attention by denoising step and layer.
+"""Counts what ran: FLOPs of video self-attention by denoising step, layer and head.
 
 A call of dense attention takes 2 N^2 D FLOPs per head for QK^T and as many for PV (a multiply-add is two; softmax,
-projections and cross-attention are not counted). Reuse lowers the first half. Dense steps and fallbacks count in
-full.
+projections and cross-attention are not counted). Dense steps and fallbacks count in full.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -26,14 +26,43 @@ class FlopCount:
 
 
 @dataclass(frozen=True)
+class Executed:
+    """Share of a call's dense FLOPs that were executed, for each head.
+
+    Attributes:
+        scores_H: of QK^T and everything done to decide, ``[heads]``.
+        values_H: of PV, ``[heads]``.
+    """
+
+    scores_H: Tensor
+    values_H: Tensor
+
+
+@dataclass(frozen=True)
 class SavingsReport:
-    """Everything counted since `apply_timeripple`; text for people through `str()`."""
+    """Everything counted since the handle was made; text for people through `str()`.
+
+    Attributes:
+        total: all attention FLOPs.
+        scores: those of QK^T alone.
+        by_step: all attention FLOPs by denoising step (-1: unknown).
+        by_layer: by self-attention layer.
+        by_layer_and_head: savings, 0..1, of each head of each layer.
+        calls: attention calls that ran.
+        tokens: of a call (the largest, if they differ).
+        dense_steps: steps without any reuse.
+        fallbacks: calls that ran dense although they should have reused, by reason.
+    """
 
     mode: str
     aggressiveness: float
     total: FlopCount
+    scores: FlopCount
     by_step: dict[int, FlopCount]
     by_layer: dict[int, FlopCount]
+    by_layer_and_head: dict[int, tuple[float, ...]]
+    calls: int
+    tokens: int
     dense_steps: tuple[int, ...]
     fallbacks: dict[str, int]
 
@@ -45,7 +74,7 @@ class SavingsReport:
     @property
     def score_savings(self) -> float:
         """The same for QK^T alone, averaged over heads, layers and steps; it is half of all attention FLOPs."""
-        return 2 * self.total.savings
+        return self.scores.savings
 
     def __str__(self) -> str:
         return (
@@ -57,11 +86,39 @@ class SavingsReport:
 
 @dataclass
 class _Cell:
-    """Sums of one (step, layer)."""
+    """Sums of one (step, layer). The saved FLOPs stay on the device: reading them waits, so the report does it."""
 
+    heads: int
     dense_flops: int = 0
-    # A tensor once something was reused: reading it waits for the device, so that is left to the report.
-    saved_flops: Tensor | float = 0.0
+    calls: int = 0
+    saved_scores_H: Tensor | None = None
+    saved_values_H: Tensor | None = None
+
+    def add_saved(self, executed: Executed, score_flops_per_head: int) -> None:
+        scores_H = (1 - executed.scores_H.double()) * score_flops_per_head
+        values_H = (1 - executed.values_H.double()) * score_flops_per_head
+        self.saved_scores_H = scores_H if self.saved_scores_H is None else self.saved_scores_H + scores_H
+        self.saved_values_H = values_H if self.saved_values_H is None else self.saved_values_H + values_H
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """A cell on the CPU: saved FLOPs ``[heads]``."""
+
+    dense_flops: int
+    scores_H: Tensor
+    values_H: Tensor
+
+    def count(self) -> FlopCount:
+        return FlopCount(self.dense_flops, self.dense_flops - round(float((self.scores_H + self.values_H).sum())))
+
+    def score_count(self) -> FlopCount:
+        half = self.dense_flops // 2
+        return FlopCount(half, half - round(float(self.scores_H.sum())))
+
+    def savings_by_head(self) -> tuple[float, ...]:
+        saved_H = self.scores_H + self.values_H
+        return tuple((saved_H * len(saved_H) / self.dense_flops).tolist())
 
 
 @dataclass
@@ -71,25 +128,26 @@ class SavingsCounter:
     mode: str
     aggressiveness: float
     _cells: dict[tuple[int, int], _Cell] = field(default_factory=dict)
-    _reusing_steps: set[int] = field(default_factory=set)
     fallbacks: Counter[str] = field(default_factory=Counter)
+    _tokens: int = 0
 
-    def record(self, step: int, layer: int, shape_BNHD: Iterable[int], savings_H: Tensor | None = None) -> None:
+    def record(self, step: int, layer: int, shape_BNHD: Iterable[int], executed: Executed | None = None) -> None:
         """Count one attention call.
 
         Args:
             step: denoising step, -1 when unknown.
             layer: index of the self-attention layer.
             shape_BNHD: shape of the query.
-            savings_H: score savings of each head, None for a dense call.
+            executed: what ran of it, None for a dense call.
         """
         batch, tokens, heads, head_dim = shape_BNHD
-        score_flops = 2 * batch * heads * tokens * tokens * head_dim
-        cell = self._cells.setdefault((step, layer), _Cell())
-        cell.dense_flops += 2 * score_flops
-        if savings_H is not None:
-            self._reusing_steps.add(step)
-            cell.saved_flops = cell.saved_flops + savings_H.double().mean() * score_flops
+        score_flops_per_head = 2 * batch * tokens * tokens * head_dim
+        cell = self._cells.setdefault((step, layer), _Cell(heads))
+        cell.dense_flops += 2 * score_flops_per_head * heads
+        cell.calls += 1
+        self._tokens = max(self._tokens, tokens)
+        if executed is not None:
+            cell.add_saved(executed, score_flops_per_head)
 
     def record_fallback(self, reason: str) -> None:
         """Count one call that ran dense although it should have reused."""
@@ -97,23 +155,40 @@ class SavingsCounter:
 
     def report(self) -> SavingsReport:
         """Sum up; waits for the device."""
-        counts = {
-            key: FlopCount(cell.dense_flops, cell.dense_flops - round(float(cell.saved_flops)))
-            for key, cell in self._cells.items()
-        }
-        steps = sorted({step for step, _ in counts})
-        layers = sorted({layer for _, layer in counts})
+        sums = {key: _read(cell) for key, cell in self._cells.items()}
+        reusing = {step for (step, _), cell in self._cells.items() if cell.saved_scores_H is not None}
+        steps = sorted({step for step, _ in sums})
+        layers = sorted({layer for _, layer in sums})
+        of_step = {step: [part for key, part in sums.items() if key[0] == step] for step in steps}
+        of_layer = {layer: [part for key, part in sums.items() if key[1] == layer] for layer in layers}
         return SavingsReport(
             mode=self.mode,
             aggressiveness=self.aggressiveness,
-            total=_sum(counts.values()),
-            by_step={step: _sum(count for key, count in counts.items() if key[0] == step) for step in steps},
-            by_layer={layer: _sum(count for key, count in counts.items() if key[1] == layer) for layer in layers},
-            dense_steps=tuple(step for step in steps if step not in self._reusing_steps),
+            total=_add(part.count() for part in sums.values()),
+            scores=_add(part.score_count() for part in sums.values()),
+            by_step={step: _add(part.count() for part in parts) for step, parts in of_step.items()},
+            by_layer={layer: _add(part.count() for part in parts) for layer, parts in of_layer.items()},
+            by_layer_and_head={layer: _merge(parts).savings_by_head() for layer, parts in of_layer.items()},
+            calls=sum(cell.calls for cell in self._cells.values()),
+            tokens=self._tokens,
+            dense_steps=tuple(step for step in steps if step not in reusing),
             fallbacks=dict(self.fallbacks),
         )
 
 
-def _sum(counts: Iterable[FlopCount]) -> FlopCount:
+def _read(cell: _Cell) -> _Sums:
+    if cell.saved_scores_H is None or cell.saved_values_H is None:
+        nothing = torch.zeros(cell.heads, dtype=torch.double)
+        return _Sums(cell.dense_flops, nothing, nothing)
+    return _Sums(cell.dense_flops, cell.saved_scores_H.cpu(), cell.saved_values_H.cpu())
+
+
+def _merge(parts: list[_Sums]) -> _Sums:
+    scores_H = torch.stack([part.scores_H for part in parts]).sum(0)
+    values_H = torch.stack([part.values_H for part in parts]).sum(0)
+    return _Sums(sum(part.dense_flops for part in parts), scores_H, values_H)
+
+
+def _add(counts: Iterable[FlopCount]) -> FlopCount:
     pairs = [(count.dense_flops, count.executed_flops) for count in counts]
     return FlopCount(sum(dense for dense, _ in pairs), sum(executed for _, executed in pairs))

@@ -2,7 +2,15 @@
 
 from ripple_core.generate.load import LoadedModel, load_model
 from ripple_core.generate.mp4 import write_mp4
-from ripple_core.generate.run import GeneratedFrames, generate_frames
+from ripple_core.generate.run import AppliedAttention, GeneratedFrames, generate_frames
 from ripple_core.generate.video import generate_video
 
-__all__ = ["GeneratedFrames", "LoadedModel", "generate_frames", "generate_video", "load_model", "write_mp4"]
+__all__ = [
+    "AppliedAttention",
+    "GeneratedFrames",
+    "LoadedModel",
+    "generate_frames",
+    "generate_video",
+    "load_model",
+    "write_mp4",
+]

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from ripple_core.attention import SavingsReport, TimeRippleConfig
 from ripple_core.contract.errors import GenerationCancelled, OutOfMemory
@@ -17,9 +18,20 @@ from ripple_core.generate.load import LoadedModel
 from ripple_core.integrate import apply_timeripple
 
 # What WanPipeline pads prompts to by default; encoding ourselves must not change it.
-_MAX_SEQUENCE_LENGTH = 512
+MAX_SEQUENCE_LENGTH = 512
 # Share of the job's time before and after the denoising loop, for the progress bar only.
 _BEFORE_DENOISE, _AFTER_DENOISE = 0.02, 0.05
+
+
+class AppliedAttention(Protocol):
+    """What sits on a transformer for one video, such as a TimeRippleHandle."""
+
+    def report(self) -> SavingsReport:
+        """What ran."""
+
+    def remove(self) -> None:
+        """Put the stock transformer back."""
+
 
 ProgressCallback = Callable[[Progress], None]
 StopCallback = Callable[[], bool]
@@ -40,6 +52,7 @@ def generate_frames(
     request: ResolvedRequest,
     on_progress: ProgressCallback = lambda _: None,
     should_stop: StopCallback = lambda: False,
+    apply: Callable[[nn.Module], AppliedAttention] | None = None,
 ) -> GeneratedFrames:
     """Run the pipeline with TimeRipple on it, and take TimeRipple off again.
 
@@ -51,13 +64,15 @@ def generate_frames(
         request: fully resolved.
         on_progress: called at every change of stage and after every denoising step.
         should_stop: asked after every denoising step.
+        apply: puts something else on the transformer than what the request's reuse settings say.
 
     Raises:
         GenerationCancelled: when should_stop said so.
         OutOfMemory: with what to lower.
     """
-    reuse = request.reuse
-    handle = apply_timeripple(model.pipe.transformer, TimeRippleConfig(reuse.aggressiveness, reuse.mode))
+    reuse = TimeRippleConfig(request.reuse.aggressiveness, request.reuse.mode)
+    transformer = model.pipe.transformer
+    handle = apply(transformer) if apply else apply_timeripple(transformer, reuse)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
@@ -68,7 +83,7 @@ def generate_frames(
     finally:
         handle.remove()
         # An exception inside a step leaves diffusers' step caches with half a state, which would spoil the next job.
-        model.pipe.transformer._reset_stateful_cache()
+        transformer._reset_stateful_cache()
         model.pipe.maybe_free_model_hooks()
     return GeneratedFrames(frames, latency, handle.report(), _peak_memory_bytes(model.device))
 
@@ -119,7 +134,7 @@ def _run_pipeline(watch: _Watch) -> tuple[np.ndarray, LatencySeconds]:
         prompt=request.prompt,
         negative_prompt=request.negative_prompt or None,
         do_classifier_free_guidance=guided,
-        max_sequence_length=_MAX_SEQUENCE_LENGTH,
+        max_sequence_length=MAX_SEQUENCE_LENGTH,
         device=device,
     )
     watch.denoise_began = time.monotonic()

@@ -1,5 +1,6 @@
 """`apply_timeripple`: puts reuse on a diffusers transformer and takes it off again."""
 
+import functools
 import itertools
 import logging
 from typing import Any
@@ -9,12 +10,13 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from torch import Tensor, nn
 
 from ripple_core.attention import (
+    AttentionCall,
+    AttentionMethod,
     LatentGrid,
     SavingsCounter,
     SavingsReport,
     TimeRippleConfig,
-    channel_attention,
-    theta_of_step,
+    method_of,
 )
 from ripple_core.integrate.backend import register_backend, unregister_backend
 from ripple_core.integrate.families import Family, family_of
@@ -48,21 +50,25 @@ def apply_timeripple(transformer: nn.Module, config: TimeRippleConfig | None = N
     Raises:
         ValueError: when the class is not supported or TimeRipple is on this transformer already.
     """
-    return TimeRippleHandle(transformer, config or TimeRippleConfig(), family_of(transformer))
+    return TimeRippleHandle(transformer, method_of(config or TimeRippleConfig()), family_of(transformer))
+
+
+def apply_method(transformer: nn.Module, method: AttentionMethod | None) -> "TimeRippleHandle":
+    """Like `apply_timeripple`, with any other method in TimeRipple's place; None merely counts what runs."""
+    return TimeRippleHandle(transformer, method, family_of(transformer))
 
 
 class TimeRippleHandle:
-    """TimeRipple on one transformer; made by `apply_timeripple`."""
+    """A method on one transformer; made by `apply_timeripple`."""
 
-    def __init__(self, transformer: nn.Module, config: TimeRippleConfig, family: Family) -> None:
+    def __init__(self, transformer: nn.Module, method: AttentionMethod | None, family: Family) -> None:
         context_module = family.context_module(transformer)
         registry = HookRegistry.check_if_exists_or_initialize(context_module)
         if registry.get_hook(_HOOK_NAME) is not None:
             raise ValueError("TimeRipple is on this transformer already; call remove() on its handle first")
-        self.config = config
-        self._transformer = transformer
+        self._method = method
         self._family = family
-        self._counter = SavingsCounter(config.resolved_mode, config.aggressiveness)
+        self._counter = SavingsCounter(method.name, method.aggressiveness) if method else SavingsCounter("dense", 0.0)
         self._grid: LatentGrid | None = None
         self._step_by_hand: Step | None = None
         self._layers: list[_Layer] = []
@@ -72,10 +78,13 @@ class TimeRippleHandle:
         registry.register_hook(self._context_hook, _HOOK_NAME)
         self._root_registry = HookRegistry.check_if_exists_or_initialize(transformer)
         self._root_registry.invalidate_child_registries_cache()
-        self._forward_hook = transformer.register_forward_pre_hook(self._before_forward, with_kwargs=True)
-        if config.resolved_mode != "dense":
-            number = next(_handle_numbers)
-            for index, attention in enumerate(family.self_attention(transformer)):
+        self._forward_hooks = [transformer.register_forward_pre_hook(self._before_forward, with_kwargs=True)]
+        number = next(_handle_numbers)
+        for index, attention in enumerate(family.self_attention(transformer)):
+            if method is None:
+                hook = functools.partial(self._count_dense_call, index)
+                self._forward_hooks.append(attention.register_forward_pre_hook(hook))
+            else:
                 self._layers.append(_Layer(self, index, attention.processor, f"timeripple_{number}_{index}"))
 
     def set_step(self, step: int, num_steps: int) -> None:
@@ -88,7 +97,8 @@ class TimeRippleHandle:
         Raises:
             ValueError: when step is out of range.
         """
-        theta_of_step(self.config, step, num_steps)
+        if not 0 <= step < num_steps:
+            raise ValueError(f"step is {step}; it must lie in 0..{num_steps - 1}")
         self._step_by_hand = Step(step, num_steps)
 
     def report(self) -> SavingsReport:
@@ -100,24 +110,21 @@ class TimeRippleHandle:
         for layer in self._layers:
             layer.remove()
         self._layers.clear()
-        self._forward_hook.remove()
+        for hook in self._forward_hooks:
+            hook.remove()
         self._context_registry.remove_hook(_HOOK_NAME, recurse=False)
         self._root_registry.invalidate_child_registries_cache()
 
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden_states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         self._grid = self._family.grid(module, hidden_states)
-        if not self._layers:
-            self._count_dense_forward(hidden_states.shape[0])
 
-    def _count_dense_forward(self, batch: int) -> None:
-        """Count a forward of the untouched transformer, from the shapes its attention will have."""
-        assert self._grid is not None
+    def _count_dense_call(self, layer: int, attention: Any, args: tuple[Any, ...]) -> None:
+        """Before a call of an untouched attention module; its first argument is ``[batch, tokens, channels]``."""
+        batch, tokens, _ = args[0].shape
         step = self._step()
-        for index, attention in enumerate(self._family.self_attention(self._transformer)):
-            head_dim = attention.inner_dim // attention.heads
-            shape = (batch, self._grid.num_tokens, attention.heads, head_dim)
-            self._counter.record(step.index if step else _UNKNOWN_STEP, index, shape)
+        shape = (batch, tokens, attention.heads, attention.inner_dim // attention.heads)
+        self._counter.record(step.index if step else _UNKNOWN_STEP, layer, shape)
 
     def _step(self) -> Step | None:
         return self._context_hook.current() or self._step_by_hand
@@ -125,18 +132,17 @@ class TimeRippleHandle:
     def _attend(self, layer: "_Layer", query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """One self-attention call; query, key and value are ``[batch, tokens, heads, head_dim]`` after RoPE."""
         step = self._step()
-        theta = theta_of_step(self.config, step.index, step.total) if step else None
         reason = self._fallback_reason(step, query, key, options)
         if reason:
             self._fall_back(reason)
-        index = step.index if step else _UNKNOWN_STEP
-        if theta is None or reason:
-            self._counter.record(index, layer.index, query.shape)
-            return layer.stock_attention(query, key, value, **options)
-        assert self._grid is not None
-        out, savings = channel_attention(query, key, value, self._grid, theta, options.get("scale"))
-        self._counter.record(index, layer.index, query.shape, savings)
-        return out
+        elif step and self._grid and self._method:
+            call = AttentionCall(self._grid, layer.index, step.index, step.total, options.get("scale"))
+            result = self._method.attend(query, key, value, call)
+            if result is not None:
+                self._counter.record(step.index, layer.index, query.shape, result[1])
+                return result[0]
+        self._counter.record(step.index if step else _UNKNOWN_STEP, layer.index, query.shape)
+        return layer.stock_attention(query, key, value, **options)
 
     def _fallback_reason(self, step: Step | None, query: Tensor, key: Tensor, options: dict[str, Any]) -> str | None:
         if step is None:

@@ -1,0 +1,75 @@
+"""What a form of attention must offer to be put on a transformer: TimeRipple's modes, and the bench's baselines."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ripple_core.attention.channel import channel_attention
+from ripple_core.attention.config import TimeRippleConfig
+from ripple_core.attention.grid import LatentGrid
+from ripple_core.attention.savings import Executed
+from ripple_core.attention.schedule import theta_of_step
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """Where one self-attention call stands.
+
+    Attributes:
+        grid: of the video's tokens, as many as query and key have.
+        layer: index of the self-attention layer.
+        step: denoising step, 0..num_steps - 1.
+        num_steps: denoising steps of the whole video.
+        scale: of the scores, None for 1 / sqrt(head_dim).
+    """
+
+    grid: LatentGrid
+    layer: int
+    step: int
+    num_steps: int
+    scale: float | None = None
+
+
+class AttentionMethod(Protocol):
+    """Computes attention its own way and says what that took."""
+
+    @property
+    def name(self) -> str:
+        """A short word for reports."""
+
+    @property
+    def aggressiveness(self) -> float:
+        """The dial, 0..1."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
+        """The output ``[batch, tokens, heads, head_dim]`` and its cost, or None when stock attention shall run.
+
+        Query, key and value are ``[batch, tokens, heads, head_dim]`` after RoPE, tokens in grid order.
+        """
+
+
+@dataclass(frozen=True)
+class ChannelReuse:
+    """Mode `channel` on its step schedule."""
+
+    config: TimeRippleConfig
+    name: str = "channel"
+
+    @property
+    def aggressiveness(self) -> float:
+        """The dial of the configuration."""
+        return self.config.aggressiveness
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
+        """Reuse with the step's threshold; None on dense steps."""
+        theta = theta_of_step(self.config, call.step, call.num_steps)
+        if theta is None:
+            return None
+        out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale)
+        return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))
+
+
+def method_of(config: TimeRippleConfig) -> AttentionMethod | None:
+    """What the configuration asks for; None where the stock attention must stay untouched."""
+    return None if config.resolved_mode == "dense" else ChannelReuse(config)

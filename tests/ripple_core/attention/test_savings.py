@@ -1,0 +1,47 @@
+"""The counter's sums, by hand."""
+
+import pytest
+import torch
+
+from ripple_core.attention import Executed, SavingsCounter
+
+SHAPE = (2, 10, 3, 4)  # batch, tokens, heads, head_dim
+PRODUCT = 2 * 2 * 10 * 10 * 4  # FLOPs of QK^T of one head
+
+
+def executed(scores: list[float], values: list[float]) -> Executed:
+    return Executed(torch.tensor(scores), torch.tensor(values))
+
+
+def test_dense_calls_save_nothing() -> None:
+    counter = SavingsCounter("dense", 0.0)
+    counter.record(0, 0, SHAPE)
+    counter.record(0, 1, SHAPE)
+    report = counter.report()
+    assert report.total.dense_flops == report.total.executed_flops == 2 * 2 * 3 * PRODUCT
+    assert (report.savings, report.score_savings, report.calls, report.tokens) == (0, 0, 2, 10)
+    assert report.by_layer_and_head == {0: (0, 0, 0), 1: (0, 0, 0)}
+
+
+def test_scores_values_heads_layers_and_steps_are_kept_apart() -> None:
+    counter = SavingsCounter("some", 0.5)
+    counter.record(0, 0, SHAPE)
+    counter.record(1, 0, SHAPE, executed([1, 0.5, 0], [1, 1, 0.5]))
+    counter.record(1, 1, SHAPE, executed([0.5] * 3, [1] * 3))
+    report = counter.report()
+    dense = 3 * 2 * 3 * PRODUCT
+    assert report.total.dense_flops == dense
+    assert report.total.executed_flops == dense - (0.5 + 1 + 0.5 + 1.5) * PRODUCT
+    assert report.scores.savings == pytest.approx((0.5 + 1 + 1.5) / 9)
+    assert report.by_step[0].savings == 0
+    assert report.by_step[1].savings == pytest.approx(3.5 / 12)
+    assert report.by_layer[1].savings == pytest.approx(1.5 / 6)
+    # Over layer 0's two calls each head takes four products.
+    assert report.by_layer_and_head[0] == pytest.approx((0, 0.5 / 4, 1.5 / 4))
+    assert report.dense_steps == (0,)
+
+
+def test_a_method_that_costs_more_than_dense_saves_less_than_nothing() -> None:
+    counter = SavingsCounter("some", 0.5)
+    counter.record(0, 0, SHAPE, executed([1.25] * 3, [1] * 3))
+    assert counter.report().savings == pytest.approx(-0.125)
