@@ -1,105 +1,180 @@
-"""PSNR against the dense video of the same prompt and seed, beside the savings counted in the same run."""
+"""The fidelity bench: every clip dense, then every variant, then the baselines at equal cost."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, median
 
-import numpy as np
-from PIL import Image
-from rich.table import Table
-from skimage.metrics import peak_signal_noise_ratio
+import torch
 
-from ripple_core.attention import SavingsReport
-from ripple_core.cli.show import console, progress_bar
-from ripple_core.contract.models import find_model
-from ripple_core.contract.request import GenerateRequest, ReuseSettings
+from ripple_core.attention import LatentGrid, Mode
+from ripple_core.bench.flops import count_transformer
+from ripple_core.bench.matching import matched_baselines
+from ripple_core.bench.plots import write_contact_sheet, write_plots
+from ripple_core.bench.render import Clip, ClipStore, Renderer
+from ripple_core.bench.report import FidelityReport, VariantReport, summarise, verdicts
+from ripple_core.bench.variants import DENSE, Variant, timeripple
+from ripple_core.bench.vbench import VBenchExport
+from ripple_core.contract.errors import InvalidRequest, Violation
+from ripple_core.contract.request import GenerateRequest, ResolvedRequest, ReuseSettings
 from ripple_core.contract.validate import resolve
-from ripple_core.generate import GeneratedFrames, LoadedModel, generate_frames, load_model
+from ripple_core.generate import LoadedModel
+from ripple_core.generate.run import MAX_SEQUENCE_LENGTH
+from ripple_core.integrate.families import family_of
 
-DEFAULT_PROMPTS = (
-    "a red circle moving left on a dark background",
-    "a green square moving right on a light background",
-    "a yellow triangle moving up on a grey background",
-    "a blue circle moving down on a light background",
-)
+_RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One aggressiveness value over all clips."""
+class FidelityRun:
+    """What to compare.
 
-    aggressiveness: float
-    reports: list[SavingsReport]
-    psnr_db: list[float]
-    identical: bool
+    Args:
+        prompts: one clip each, times seeds_per_prompt.
+        modes: of TimeRipple.
+        aggressiveness: values, 0..1, for every mode.
+        baselines_at: the value whose cost the baselines are matched to, None for no baselines.
+        first_seed: the clips count up from it.
+        seeds_per_prompt: clips of each prompt.
+        num_inference_steps: None for the model's own default; likewise width, height and num_frames.
+    """
+
+    prompts: Sequence[str]
+    modes: Sequence[Mode] = ("channel",)
+    aggressiveness: Sequence[float] = (0.25, 0.5, 1.0)
+    baselines_at: float | None = 0.5
+    first_seed: int = 0
+    seeds_per_prompt: int = 1
+    num_inference_steps: int | None = None
+    width: int | None = None
+    height: int | None = None
+    num_frames: int | None = None
+
+    def requests(self, model: LoadedModel) -> list[ResolvedRequest]:
+        """One dense request a clip.
+
+        Raises:
+            InvalidRequest: for a size the model does not take.
+            ValidationError: for a prompt or number that no model takes.
+        """
+        prompts = [prompt for prompt in self.prompts for _ in range(self.seeds_per_prompt)]
+        return [
+            resolve(
+                GenerateRequest(
+                    prompt=prompt,
+                    seed=self.first_seed + index,
+                    num_inference_steps=self.num_inference_steps,
+                    width=self.width,
+                    height=self.height,
+                    num_frames=self.num_frames,
+                    reuse=ReuseSettings(mode="dense"),
+                ),
+                model.spec,
+            )
+            for index, prompt in enumerate(prompts)
+        ]
 
 
 def measure_fidelity(
-    model_name: str, prompts: Sequence[str], values: Sequence[float], contact_sheet: Path | None = None
-) -> list[Row]:
-    """Render every prompt dense and at each value; print and return the table.
+    run: FidelityRun,
+    model: LoadedModel,
+    folder: Path,
+    on_progress: Callable[[Variant, int, float], None] = lambda *_: None,
+    vbench_folder: Path | None = None,
+) -> FidelityReport:
+    """Render, compare and write `report.json`, plots and contact sheets into the folder.
 
-    Args:
-        model_name: for `find_model`.
-        prompts: one clip each; the seed is the prompt's index.
-        values: of aggressiveness.
-        contact_sheet: PNG with frames of every clip, dense and then at each value, one clip below the other.
+    Finished clips lie in the folder as well, so the same call again goes on where an earlier one stopped, and a call
+    with more values or modes renders only those.
 
     Raises:
-        ValidationError: for a value outside 0..1 or an empty prompt.
+        InvalidRequest: for a size the model does not take, or when the folder holds a run of other clips.
+        ValidationError: for a prompt or number that no model takes.
     """
-    settings = [ReuseSettings(aggressiveness=value) for value in values]
-    model = load_model(find_model(model_name))
-    dense = [_render(model, prompt, seed, ReuseSettings(mode="dense")) for seed, prompt in enumerate(prompts)]
-    rows, rendered = [], [dense]
-    for setting in settings:
-        clips = [_render(model, prompt, seed, setting) for seed, prompt in enumerate(prompts)]
-        rendered.append(clips)
-        pairs = list(zip(dense, clips, strict=True))
-        rows.append(
-            Row(
-                setting.aggressiveness,
-                [clip.report for clip in clips],
-                [_psnr_db(reference.frames, clip.frames) for reference, clip in pairs],
-                all(np.array_equal(reference.frames, clip.frames) for reference, clip in pairs),
-            )
-        )
-    _print(model, rows)
-    if contact_sheet is not None:
-        strips = [_strip(clips[index].frames) for index in range(len(prompts)) for clips in rendered]
-        Image.fromarray(np.concatenate(strips)).save(contact_sheet)
-    return rows
+    requests = run.requests(model)
+    _claim(folder, model, requests)
+    flops = count_transformer(model.pipe.transformer, MAX_SEQUENCE_LENGTH)
+    renderer = Renderer(model, flops, requests, ClipStore(folder / "clips"), on_progress)
+    export = VBenchExport(vbench_folder, [r.prompt for r in requests], requests[0].fps) if vbench_folder else None
+    if export:
+        export.write_prompts()
+    dense = renderer.all(DENSE)
+    if export:
+        export.write_clips(DENSE.name, (clip.frames for clip in dense))
+
+    reports = []
+
+    def measure(variant: Variant, matched_to: str | None = None) -> list[Clip]:
+        clips = renderer.all(variant)
+        reports.append(summarise(variant, clips, dense, matched_to))
+        write_contact_sheet(folder / f"contact-{variant.slug}.png", dense, clips, variant.name)
+        if export:
+            export.write_clips(variant.slug, (clip.frames for clip in clips))
+        return clips
+
+    rendered = {variant: measure(variant) for variant in _timeripple_variants(run)}
+    for variant, clips in rendered.items():
+        if variant.aggressiveness == run.baselines_at and variant.method is not None:
+            for baseline in matched_baselines(renderer, dense, clips, _grid(model, requests[0])):
+                measure(baseline, matched_to=variant.name)
+    report = _report(model, requests[0], dense, reports)
+    (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_plots(report, folder)
+    return report
 
 
-def _strip(frames: np.ndarray, num_shown: int = 6) -> np.ndarray:
-    """Evenly spaced frames side by side: ``[height, num_shown * width, 3]``."""
-    chosen = np.linspace(0, len(frames) - 1, num_shown).round().astype(int)
-    return np.concatenate(list(frames[chosen]), axis=1)
+def _timeripple_variants(run: FidelityRun) -> list[Variant]:
+    return [timeripple(mode, value) for mode in run.modes for value in run.aggressiveness]
 
 
-def _render(model: LoadedModel, prompt: str, seed: int, reuse: ReuseSettings) -> GeneratedFrames:
-    request = resolve(GenerateRequest(prompt=prompt, seed=seed, reuse=reuse), model.spec)
-    with progress_bar() as on_progress:
-        return generate_frames(model, request, on_progress)
+def _grid(model: LoadedModel, request: ResolvedRequest) -> LatentGrid:
+    pipe = model.pipe
+    frames = (request.num_frames - 1) // pipe.vae_scale_factor_temporal + 1
+    size = (side // pipe.vae_scale_factor_spatial for side in (request.height, request.width))
+    latents = torch.empty(1, pipe.transformer.config.in_channels, frames, *size, device="meta")
+    return family_of(pipe.transformer).grid(pipe.transformer, latents)
 
 
-def _psnr_db(reference: np.ndarray, frames: np.ndarray) -> float:
-    if np.array_equal(reference, frames):
-        return float("inf")
-    return float(peak_signal_noise_ratio(reference, frames))
+def _claim(folder: Path, model: LoadedModel, requests: list[ResolvedRequest]) -> None:
+    """Take a new or empty folder, or one that holds a run of the same clips."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = {
+        "timeripple": version("timeripple"),
+        "weights": _fingerprint(model),
+        "requests": [request.model_dump(mode="json") for request in requests],
+    }
+    path = folder / _RUN_FILE
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != run:
+        message = f"{folder} holds a run with another model, other prompts, seeds or sizes; name another folder."
+        raise InvalidRequest([Violation("out", message, "a new folder, or one of the same run")])
+    path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 
-def _print(model: LoadedModel, rows: list[Row]) -> None:
-    table = Table(
-        "aggressiveness", "saved of QK^T", "saved of all attention", "PSNR min", "median", "max", "identical",
-        title=f"{model.spec.id}, {len(rows[0].psnr_db)} clips, {model.device_name}",
-    )  # fmt: skip
-    for row in rows:
-        psnr = [f"{value:.1f}" for value in (min(row.psnr_db), median(row.psnr_db), max(row.psnr_db))]
-        score = mean(report.score_savings for report in row.reports)
-        whole = mean(report.savings for report in row.reports)
-        table.add_row(
-            f"{row.aggressiveness:g}", f"{score:.1%}", f"{whole:.1%}", *psnr, "yes" if row.identical else "no"
-        )
-    console.print(table)
+def _fingerprint(model: LoadedModel) -> str:
+    """Tells one set of weights from another by a few values of every tensor."""
+    parameters = model.pipe.transformer.named_parameters()
+    sample = {name: parameter.detach().flatten()[:16].float().cpu().numpy().tobytes() for name, parameter in parameters}
+    return hashlib.sha256(b"".join(name.encode() + values for name, values in sorted(sample.items()))).hexdigest()
+
+
+def _report(
+    model: LoadedModel, request: ResolvedRequest, dense: list[Clip], variants: list[VariantReport]
+) -> FidelityReport:
+    return FidelityReport(
+        timeripple_version=version("timeripple"),
+        torch_version=torch.__version__,
+        model=model.spec.id,
+        device=model.device_name,
+        dtype=str(model.dtype).removeprefix("torch."),
+        width=request.width,
+        height=request.height,
+        num_frames=request.num_frames,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        video_tokens=_grid(model, request).num_tokens,
+        dense=[clip.record for clip in dense],
+        variants=variants,
+        verdicts=verdicts(variants),
+    )

@@ -1,13 +1,17 @@
 """`ripple bench`: figures, measured."""
 
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ripple_core.cli.errors import one_line_errors
+from ripple_core.cli.show import console
 
-DEFAULT_VALUES = [0.0, 0.25, 0.5, 0.75, 1.0]
+DEFAULT_VALUES = [0.25, 0.5, 0.75, 1.0]
+_QUICK_PROMPTS, _QUICK_STEPS, _QUICK_VALUES = 2, 10, [0.5]
 
 bench_app = typer.Typer(help="Measure fidelity against savings.", no_args_is_help=True)
 
@@ -21,14 +25,79 @@ def bench() -> None:
 @one_line_errors
 def fidelity(
     model: Annotated[str, typer.Option(help="builtin, a name of `ripple models`, or a pipeline folder.")] = "builtin",
-    prompts: Annotated[Path | None, typer.Option(help="File with a prompt per line.", exists=True)] = None,
+    prompt_set: Annotated[
+        Literal["tuning", "reporting"], typer.Option("--set", help="The built-in prompts to use.")
+    ] = "tuning",
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with a prompt per line, instead of --set.", exists=True, dir_okay=False)
+    ] = None,
+    mode: Annotated[list[str], typer.Option(help="channel or dense; give it once for each.")] = ["channel"],  # noqa: B006
     values: Annotated[
-        list[float], typer.Option("-a", "--aggressiveness", min=0, max=1, help="Give it once for each value.")
-    ] = DEFAULT_VALUES,
-    contact_sheet: Annotated[Path | None, typer.Option(help="PNG with frames of every clip.")] = None,
+        list[float] | None,
+        typer.Option("-a", "--aggressiveness", min=0, max=1, help=f"Once for each value; {DEFAULT_VALUES}."),
+    ] = None,
+    baselines_at: Annotated[
+        float, typer.Option(min=0, max=1, help="The aggressiveness whose cost the baselines get.")
+    ] = 0.5,
+    baselines: Annotated[bool, typer.Option(help="Compare with other methods at equal cost.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first clip; the others count up.")] = 0,
+    seeds_per_prompt: Annotated[int, typer.Option(min=1, help="Clips of each prompt; VBench wants 5.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the model's own by default.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; the model's own by default.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; the model's own by default.")] = None,
+    num_frames: Annotated[int | None, typer.Option("--frames", help="The model's own by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.json, plots and finished clips; resumes there.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    vbench_export: Annotated[Path | None, typer.Option(help="Folder for MP4s laid out for VBench.")] = None,
+    quick: Annotated[bool, typer.Option(help="Two prompts, one value, ten steps.")] = False,
+    device: Annotated[str, typer.Option(help="A torch device; CUDA when there is one by default.")] = "auto",
 ) -> None:
-    """Compare each aggressiveness value's videos with the dense ones of the same prompt and seed."""
-    from ripple_core.bench.fidelity import DEFAULT_PROMPTS, measure_fidelity
+    """Compare each variant's videos with the dense ones of the same prompt and seed."""
+    from ripple_core.attention import MODES
+    from ripple_core.bench.fidelity import FidelityRun, measure_fidelity
+    from ripple_core.cli.fidelity_table import fidelity_progress, print_fidelity
+    from ripple_core.contract.models import find_model
+    from ripple_core.generate import load_model
 
-    lines = prompts.read_text(encoding="utf-8").splitlines() if prompts else DEFAULT_PROMPTS
-    measure_fidelity(model, [line for line in lines if line.strip()], values, contact_sheet)
+    modes = [name for name in MODES if name in mode]
+    if unknown := set(mode) - set(MODES):
+        raise typer.BadParameter(f"{', '.join(unknown)}; known are {', '.join(MODES)}", param_hint="--mode")
+    lines = _prompts(prompts, prompt_set)
+    run = FidelityRun(
+        prompts=lines[:_QUICK_PROMPTS] if quick else lines,
+        modes=modes,
+        aggressiveness=values or (_QUICK_VALUES if quick else DEFAULT_VALUES),
+        baselines_at=baselines_at if baselines else None,
+        first_seed=seed,
+        seeds_per_prompt=seeds_per_prompt,
+        num_inference_steps=_QUICK_STEPS if quick and steps is None else steps,
+        width=width,
+        height=height,
+        num_frames=num_frames,
+    )
+    folder = out or Path(tempfile.mkdtemp(prefix="ripple-bench-"))
+    try:
+        loaded = load_model(find_model(model), device)
+        with fidelity_progress(run) as on_progress:
+            report = measure_fidelity(run, loaded, folder, on_progress, vbench_export)
+    finally:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    print_fidelity(report)
+    if json is not None:
+        json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if out is not None:
+        console.print(f"Report, plots and clips are in {out}")
+
+
+def _prompts(path: Path | None, prompt_set: str) -> list[str]:
+    from ripple_core.bench.prompts import reporting_prompts, tuning_prompts
+
+    if path is None:
+        return reporting_prompts() if prompt_set == "reporting" else tuning_prompts()
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise typer.BadParameter(f"{path} holds no prompt", param_hint="--prompts")
+    return lines

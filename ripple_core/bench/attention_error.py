@@ -1,0 +1,34 @@
+"""Relative error of single attention calls, measured while a video is generated."""
+
+from collections import defaultdict
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ripple_core.attention import AttentionCall, AttentionMethod, Executed
+
+
+class MeasuredMethod:
+    """Any method, with dense attention computed beside it on the same input. The video stays the method's own."""
+
+    def __init__(self, method: AttentionMethod) -> None:
+        self._method = method
+        self.name = method.name
+        self.aggressiveness = method.aggressiveness
+        self._errors: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
+        """See `AttentionMethod`."""
+        result = self._method.attend(query, key, value, call)
+        if result is not None:
+            q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+            dense = F.scaled_dot_product_attention(q, k, v, scale=call.scale).transpose(1, 2)
+            self._errors[call.layer, call.step].append((result[0] - dense).norm() / dense.norm())
+        return result
+
+    def by_layer_and_step(self) -> dict[int, dict[int, float]]:
+        """|output - dense| / |dense|, averaged over the calls of a layer and step; dense steps are left out."""
+        table: dict[int, dict[int, float]] = defaultdict(dict)
+        for (layer, step), errors in sorted(self._errors.items()):
+            table[layer][step] = float(sum(errors)) / len(errors)
+        return dict(table)

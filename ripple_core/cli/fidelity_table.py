@@ -1,0 +1,64 @@
+"""What `ripple bench fidelity` prints."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ripple_core.bench.fidelity import FidelityRun
+from ripple_core.bench.report import FidelityReport, VariantReport
+from ripple_core.bench.variants import Variant
+from ripple_core.cli.show import console
+
+_COLUMNS = ("variant", "QK^T", "attention", "all", "min", "median", "max", "worst", "SSIM", "flicker")
+_LEGEND = (
+    "Saved of QK^T, of all attention and of the whole transformer, dense steps included; "
+    "PSNR in dB over clips and of the worst frame; medians of SSIM and flicker."
+)
+# Narrower, the names of the variants would be cut, in pipes above all.
+_MIN_WIDTH = 104
+
+
+@contextmanager
+def fidelity_progress(run: FidelityRun) -> Iterator[Callable[[Variant, int, float], None]]:
+    """A bar for the variant under way; each finished variant leaves a line."""
+    clips = len(run.prompts) * run.seeds_per_prompt
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("clip {task.fields[clip]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def update(variant: Variant, index: int, fraction: float) -> None:
+            if variant.name not in tasks:
+                tasks[variant.name] = bar.add_task(variant.name, total=float(clips), clip="")
+            bar.update(tasks[variant.name], completed=index + fraction, clip=f"{index + 1}/{clips}")
+
+        yield update
+
+
+def print_fidelity(report: FidelityReport) -> None:
+    """The table of all variants, and the verdicts."""
+    table = Table(*_COLUMNS, title=_title(report), title_justify="left", caption=_LEGEND, caption_justify="left")
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column.header == "variant" else "right"
+    for variant in report.variants:
+        table.add_row(*_row(variant))
+    console.print(table, width=max(console.width, _MIN_WIDTH))
+    for verdict in report.verdicts:
+        console.print(f"- {verdict}")
+
+
+def _title(report: FidelityReport) -> str:
+    clips = f"{len(report.dense)} clips of {report.num_frames} frames {report.width}x{report.height}"
+    return f"{report.model}: {clips}, {report.video_tokens} tokens, {report.num_inference_steps} steps, {report.device}"
+
+
+def _row(variant: VariantReport) -> list[str]:
+    score = "" if variant.score_savings is None else f"{variant.score_savings:.1%}"
+    saved = [score, f"{variant.attention_savings:.1%}", f"{variant.total_savings:.1%}"]
+    rest = [f"{variant.ssim.median:.3f}", f"{variant.flicker.median:.2f}"]
+    if variant.psnr_db is None:
+        return [variant.name, *saved, "identical", "", "", "", *rest]
+    psnr = (variant.psnr_db.min, variant.psnr_db.median, variant.psnr_db.max, variant.worst_frame_psnr_db or 0.0)
+    return [variant.name, *saved, *(f"{value:.1f}" for value in psnr), *rest]
