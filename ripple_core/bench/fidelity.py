@@ -35,7 +35,7 @@ class FidelityRun:
         prompts: one clip each, times seeds_per_prompt.
         modes: of TimeRipple.
         aggressiveness: values, 0..1, for every mode.
-        baselines_at: the value whose cost the baselines are matched to, None for no baselines.
+        baselines_at: which of the values the baselines are matched to in cost, None for no baselines.
         first_seed: the clips count up from it.
         seeds_per_prompt: clips of each prompt.
         num_inference_steps: None for the model's own default; likewise width, height and num_frames.
@@ -90,9 +90,14 @@ def measure_fidelity(
     with more values or modes renders only those.
 
     Raises:
-        InvalidRequest: for a size the model does not take, or when the folder holds a run of other clips.
+        InvalidRequest: for a size the model does not take, a baselines_at that is not measured, or a folder that
+            holds a run of other clips.
         ValidationError: for a prompt or number that no model takes.
     """
+    if run.baselines_at is not None and run.baselines_at not in run.aggressiveness:
+        allowed = ", ".join(f"{value:g}" for value in run.aggressiveness)
+        message = f"{run.baselines_at:g} is not among the values measured; name one of {allowed}."
+        raise InvalidRequest([Violation("baselines_at", message, allowed)])
     requests = run.requests(model)
     _claim(folder, model, requests)
     flops = count_transformer(model.pipe.transformer, MAX_SEQUENCE_LENGTH)

@@ -53,7 +53,8 @@ def _psnr_against_savings(report: FidelityReport) -> Figure:
         title=f"{report.model}: {len(report.dense)} clips, {report.num_inference_steps} steps",
     )
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.has_data():
+        axes.legend()
     return figure
 
 
@@ -76,7 +77,8 @@ def _savings_by_step(variants: list[VariantReport]) -> Figure:
         axes.step(list(by_step), [100 * value for value in by_step.values()], where="mid", label=variant.name)
     axes.set(xlabel="denoising step", ylabel="saved of all attention FLOPs [%]")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.has_data():
+        axes.legend()
     return figure
 
 

@@ -41,7 +41,9 @@ class VariantReport(BaseModel):
     worst_frame_psnr_db: float | None
     ssim: Spread
     flicker: Spread = Field(description="Mean absolute difference of frame-to-frame differences, levels of 0..255.")
-    denoise_seconds: float = Field(description="Mean; how long this machine took, not how fast a kernel could be.")
+    denoise_seconds: float = Field(
+        description="Mean on this machine, without the clip whose attention errors were measured if there are others."
+    )
     savings_by_step: dict[int, float] | None = Field(description="Mean over clips; None for what skips whole calls.")
     savings_by_layer_and_head: dict[int, list[float]] | None
     attention_error: dict[int, dict[int, float]] | None = Field(
@@ -91,12 +93,17 @@ def summarise(variant: Variant, clips: list[Clip], dense: list[Clip], matched_to
         worst_frame_psnr_db=min(worst, default=None),
         ssim=Spread.of([fidelity.ssim for fidelity in fidelities]),
         flicker=Spread.of([fidelity.flicker for fidelity in fidelities]),
-        denoise_seconds=mean(record.denoise_seconds for record in records),
+        denoise_seconds=mean(_unmeasured(records)),
         savings_by_step=None if skips_calls else _mean_by_step(records),
         savings_by_layer_and_head=None if skips_calls else _mean_by_layer_and_head(records),
         attention_error=records[0].attention_error,
         clips=records,
     )
+
+
+def _unmeasured(records: list[ClipRecord]) -> list[float]:
+    plain = [record.denoise_seconds for record in records if record.attention_error is None]
+    return plain or [record.denoise_seconds for record in records]
 
 
 def _saved(records: list[ClipRecord], whole: list[ClipRecord], name: str) -> float:

@@ -57,8 +57,9 @@ DENSE = Variant("dense", "dense", "dense")
 def timeripple(mode: Mode, aggressiveness: float) -> Variant:
     """TimeRipple in one mode; dense at aggressiveness 0."""
     config = TimeRippleConfig(aggressiveness, mode)
-    name = mode if mode == "dense" else f"{mode} {aggressiveness:g}"
-    return Variant(name, "timeripple", mode, aggressiveness=aggressiveness, method=method_of(config))
+    return Variant(
+        f"{mode} {aggressiveness:g}", "timeripple", mode, aggressiveness=aggressiveness, method=method_of(config)
+    )
 
 
 def block_sparse(kept: int, rest: Literal["drop", "pool"]) -> Variant:

@@ -37,8 +37,9 @@ def fidelity(
         typer.Option("-a", "--aggressiveness", min=0, max=1, help=f"Once for each value; {DEFAULT_VALUES}."),
     ] = None,
     baselines_at: Annotated[
-        float, typer.Option(min=0, max=1, help="The aggressiveness whose cost the baselines get.")
-    ] = 0.5,
+        float | None,
+        typer.Option(min=0, max=1, help="The value whose cost the baselines get; the middle one by default."),
+    ] = None,
     baselines: Annotated[bool, typer.Option(help="Compare with other methods at equal cost.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the first clip; the others count up.")] = 0,
     seeds_per_prompt: Annotated[int, typer.Option(min=1, help="Clips of each prompt; VBench wants 5.")] = 1,
@@ -65,10 +66,13 @@ def fidelity(
     if unknown := set(mode) - set(MODES):
         raise typer.BadParameter(f"{', '.join(unknown)}; known are {', '.join(MODES)}", param_hint="--mode")
     lines = _prompts(prompts, prompt_set)
+    chosen = values or (_QUICK_VALUES if quick else DEFAULT_VALUES)
+    if baselines_at is None:
+        baselines_at = sorted(chosen)[(len(chosen) - 1) // 2]
     run = FidelityRun(
         prompts=lines[:_QUICK_PROMPTS] if quick else lines,
         modes=modes,
-        aggressiveness=values or (_QUICK_VALUES if quick else DEFAULT_VALUES),
+        aggressiveness=chosen,
         baselines_at=baselines_at if baselines else None,
         first_seed=seed,
         seeds_per_prompt=seeds_per_prompt,

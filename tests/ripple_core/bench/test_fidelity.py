@@ -133,6 +133,13 @@ def test_a_folder_of_another_run_is_refused(report: FidelityReport, model: Loade
         measure_fidelity(FidelityRun(prompts=["another"]), model, out)
 
 
+def test_mode_dense_is_identical_at_any_value(model: LoadedModel, tmp_path: Path) -> None:
+    run = FidelityRun(["x"], ["dense"], [0.5, 1.0], baselines_at=None, num_inference_steps=3)
+    report = measure_fidelity(run, model, tmp_path)
+    assert [(found.name, found.identical_clips) for found in report.variants] == [("dense 0.5", 1), ("dense 1", 1)]
+    assert not (tmp_path / "savings_by_step.png").exists()
+
+
 def test_seeds_per_prompt_number_the_clips(model: LoadedModel) -> None:
     run = FidelityRun(prompts=["a", "b"], seeds_per_prompt=2, first_seed=7, num_inference_steps=3)
     requests = run.requests(model)
@@ -158,6 +165,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
         (["--mode", "magic"], "known are"),
         (["-a", "2"], "less than or equal to 1"),
         (["--prompts", "/nowhere"], "does not exist"),
+        (["-a", "0.2", "--baselines-at", "0.3"], "0.3 is not among the values measured; name one of 0.2"),
         (["--width", "50"], "nearest: 48 or 64"),
     ],
 )
