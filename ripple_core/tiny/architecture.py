@@ -1,7 +1,5 @@
 """Builds the untrained parts of the built-in model; all of them are stock diffusers and transformers classes."""
 
-import re
-
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer
@@ -11,17 +9,18 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from ripple_core.tiny.clips import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
+from ripple_core.tiny.clips import BACKGROUNDS, COLOURS, MOTION_PHRASES, SHAPES
 
 Z_DIM = 8
 _SPECIAL = ("<pad>", "</s>", "<unk>")
-_FILLERS = "a shape moving moves going on background"
+_FILLERS = "a an shape above on background"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token per word of the captions, lower-cased; any other word becomes <unk>."""
-    words = [*re.findall(r"\w+", _FILLERS), *COLOURS, *SHAPES, *MOTIONS, *BACKGROUNDS]
-    vocab = {word: index for index, word in enumerate([*_SPECIAL, *words])}
+    motions = " ".join(phrase for phrases in MOTION_PHRASES.values() for phrase in phrases)
+    words = [*f"{_FILLERS} {motions}".split(), *COLOURS, *SHAPES, *BACKGROUNDS]
+    vocab = {word: index for index, word in enumerate([*_SPECIAL, *dict.fromkeys(words)])}
     tokenizer = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = Lowercase()
     tokenizer.pre_tokenizer = Whitespace()
@@ -57,16 +56,16 @@ def build_vae() -> AutoencoderKLWan:
 
 
 def build_transformer() -> WanTransformer3DModel:
-    """A Wan transformer of width 144: 6 layers, 3 heads of 48 channels (16 each for t, y, x)."""
+    """A Wan transformer of width 192: 6 layers, 3 heads of 64 channels (24 for t, 20 each for y and x)."""
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=3,
-        attention_head_dim=48,
+        attention_head_dim=64,
         in_channels=Z_DIM,
         out_channels=Z_DIM,
         text_dim=64,
         freq_dim=128,
-        ffn_dim=512,
+        ffn_dim=640,
         num_layers=6,
         rope_max_seq_len=256,
     )

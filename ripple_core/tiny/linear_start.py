@@ -7,6 +7,7 @@ a signal unchanged by two identities: silu(x) - silu(-x) = x, and an RMS norm ov
 constant factor.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +24,34 @@ _CONSTANT = 4.0
 _POSTERIOR_STD = 0.05
 
 
-def start_linear(vae: AutoencoderKLWan, clips: Tensor) -> None:
+@dataclass(frozen=True)
+class LinearCodec:
+    """The linear codec itself: principal components of patches, half whitened.
+
+    A component of standard deviation s in the pixels has sqrt(s) in the latent, on average over the components 1. So
+    what matters most in the picture is also strongest against the noise of the diffusion, and detail comes last.
+
+    Attributes:
+        project: ``[z, 2 frames * 48]``, from a patch's pixels (colour, y, x; less their mean) to its latent.
+        mean: ``[48]``, mean pixels of a frame's patch.
+    """
+
+    project: Tensor
+    mean: Tensor
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Latents ``[batch, z, 1 + frames // 2, y, x]`` of clips ``[batch, 3, 1 + even, height, width]`` in -1..1.
+
+        What the VAE's encoder gives to first order, in a hundredth of the time. The first frame counts twice.
+        """
+        pairs = torch.cat([clips[:, :, :1], clips], dim=2)
+        patches = nn.functional.pixel_unshuffle(pairs.transpose(1, 2), _PATCH) - self.mean.view(-1, 1, 1)
+        return torch.einsum(
+            "bptyx,zp->bztyx", patches.unflatten(1, (-1, 2)).flatten(2, 3).transpose(1, 2), self.project
+        )
+
+
+def start_linear(vae: AutoencoderKLWan, clips: Tensor) -> LinearCodec:
     """Overwrite the weights of a fresh VAE (see `architecture.build_vae`).
 
     Args:
@@ -35,9 +63,11 @@ def start_linear(vae: AutoencoderKLWan, clips: Tensor) -> None:
                 _zero(module.conv2)
             elif isinstance(module, WanAttentionBlock):
                 _zero(module.proj)
-        basis, mean, scale = _principal_components(clips, vae.config.z_dim)
-        _start_encoder(vae, basis / scale[:, None], mean)
-        _start_decoder(vae, basis * scale[:, None], mean)
+        basis, mean, deviation = _principal_components(clips, vae.config.z_dim)
+        unit = (deviation * deviation.mean()).sqrt()[:, None]
+        _start_encoder(vae, basis / unit, mean)
+        _start_decoder(vae, basis * unit, mean)
+    return LinearCodec(basis / unit, mean)
 
 
 def _principal_components(clips: Tensor, num_components: int) -> tuple[Tensor, Tensor, Tensor]:

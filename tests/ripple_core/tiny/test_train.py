@@ -1,0 +1,106 @@
+"""The training command, a few steps of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+from ripple_core.contract.models import find_model
+from ripple_core.generate import load_model
+from ripple_core.tiny import architecture, train
+from ripple_core.tiny.linear_start import LinearCodec
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of one clip, a checkpoint each step."""
+    for name in ("_DECODER_BATCH", "_CHECKPOINT_EVERY"):
+        monkeypatch.setattr(train, name, 1)
+    monkeypatch.setattr(train, "STAGES", tuple(replace(stage, batch=1) for stage in train.STAGES))
+
+
+def run(folder: Path) -> dict[str, torch.Tensor]:
+    train.main(folder / "model", folder / "work", seed=3, steps=(1, 1, 1), decoder_steps=1)
+    return torch.load(folder / "work" / "transformer.pt", weights_only=True)["transformer"]
+
+
+def test_it_writes_a_pipeline_that_loads_and_a_card(tmp_path: Path) -> None:
+    run(tmp_path)
+    spec = find_model(str(tmp_path / "model"))
+    assert spec.defaults.num_frames >= 17
+    assert min(spec.defaults.width, spec.defaults.height) >= 96
+    assert load_model(spec).pipe.transformer.config.num_layers == 6
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "--seed 3 --steps 1 1 1 --decoder-steps 1" in card
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    log = train._log
+
+    def stop_after_two(work: Path, **record: object) -> None:
+        log(work, **record)
+        if record["step"] == 2:
+            raise Stop
+
+    monkeypatch.setattr(train, "_log", stop_after_two)
+    with pytest.raises(Stop):
+        run(tmp_path / "halves")
+    monkeypatch.setattr(train, "_log", log)
+    halves = run(tmp_path / "halves")
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_thinned_tokens_are_tokens_of_the_whole_grid_at_their_places() -> None:
+    transformer = architecture.build_transformer()
+    latents = torch.arange(2 * 8 * 3 * 8 * 12, dtype=torch.float32).view(2, 8, 3, 8, 12)
+    whole = [part.unflatten(1, (3, 4, 6)) for part in transformer.rope(latents)]
+    for offset in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        y, x = offset
+        thinned = train.thin(latents, 2, offset)
+        assert thinned.shape == (2, 8, 3, 4, 6)
+        # Token (0, 0) of the thinned grid is token (y, x) of the whole one.
+        assert torch.equal(thinned[..., :2, :2], latents[..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2])
+        assert torch.equal(thinned[..., 2:4, 2:4], latents[..., 2 * y + 4 : 2 * y + 6, 2 * x + 4 : 2 * x + 6])
+        rope = train.ThinnedRope(transformer.rope, 2, offset)
+        for part, all_places in zip(rope(thinned), whole, strict=True):
+            assert torch.equal(part.unflatten(1, (3, 2, 3)), all_places[:, :, y::2, x::2])
+
+
+def test_the_loss_falls_where_it_must() -> None:
+    """On one batch, whose noise it can learn by heart."""
+    torch.manual_seed(0)
+    transformer: WanTransformer3DModel = architecture.build_transformer()
+    text_encoder = architecture.build_text_encoder(len(architecture.build_tokenizer()))
+    denoiser = train.Denoiser(transformer, text_encoder)
+    optimisers = train._optimisers([transformer, text_encoder])
+    clean = torch.randn(2, 8, 3, 8, 8)
+    losses = []
+    for _ in range(20):
+        loss = denoiser.loss(clean, ["a red circle", ""], 2, torch.Generator().manual_seed(0))
+        train._optimise(optimisers, loss, 0.5)
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_linear_start_is_a_codec() -> None:
+    vae: AutoencoderKLWan
+    codec: LinearCodec
+    vae, codec = train.start_vae(0)
+    rng = train.np.random.default_rng(9)
+    pixels = train._to_tensor([train.render(train.random_scene(rng), rng) for _ in range(2)])
+    with torch.no_grad():
+        latents = codec.encode(pixels)
+        rebuilt = vae.decode(latents).sample
+        own = vae.encode(pixels).latent_dist.mode()
+    psnr_db = -10 * torch.log10((rebuilt - pixels).square().mean() / 4)
+    assert psnr_db > 25
+    # The VAE's own encoder agrees to first order: flat parts exactly, edges roughly.
+    assert (latents - own).abs().median() < 0.02
+    assert torch.corrcoef(torch.stack([latents.flatten(), own.flatten()]))[0, 1] > 0.99
