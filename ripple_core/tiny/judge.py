@@ -15,7 +15,7 @@ _MIN_OBJECT_SHARE = 0.006
 _MIN_TRAVEL_SHARE = 0.12
 # Ratio of the object's area in the last quarter of the clip to that in the first.
 _MIN_GROWTH = 1.6
-_MIN_STRIPE_DEVIATION = 25
+_MIN_STRIPE_DEVIATION = 18
 _SHAPE_FRAMES = 6
 
 

@@ -38,8 +38,6 @@ def start_with_position(transformer: WanTransformer3DModel) -> None:
         attention.to_q.bias[2 * plane] = _STRENGTH * scale
         attention.to_k.weight[2 * plane + 1] = _STRENGTH * scale * noise[component]
         attention.to_v.weight[component] = _VALUE * noise[component]
-    # The block's gate on its attention is nearly shut at first.
-    transformer.blocks[0].scale_shift_table[:, 2] += 1
     for module in (transformer.patch_embedding, attention.to_q, attention.to_k, attention.norm_q, attention.norm_k):
         module.requires_grad_(False)
     for parameter in attention.to_v.parameters():

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from ripple_core.contract.models import BUILTIN_MODEL_FOLDER, BUILTIN_MODEL_ID, SPEC_FILE
 from ripple_core.tiny import architecture
+from ripple_core.tiny.caption_start import start_with_captions
 from ripple_core.tiny.clips import (
     BACKGROUNDS,
     COLOURS,
@@ -49,26 +50,35 @@ _DECODER_FRAMES = 9
 _DECODER_SIDE = 64
 _LATENT_NOISE = 0.1
 _MAX_WORDS = 24
+# Side of the square of pixels that one token shows: 2x2 latents of 4x4 pixels.
+_TOKEN_PIXELS = 8
 # What WanPipeline pads prompts to when it is called without max_sequence_length.
 _PIPELINE_TEXT_TOKENS = 512
-_SIGMA_LOCATION = 1.1
-_SIGMA_SCALE = 1.3
-_ADAM_LEARNING_RATE = 3e-3
-_MUON_LEARNING_RATE = 10e-3
+_SIGMA_SCALE = 1.5
+_ADAM_LEARNING_RATE = 0.9e-3
+_MUON_LEARNING_RATE = 3e-3
 _DECODER_LEARNING_RATE = 1.5e-4
 _CHECKPOINT_EVERY = 50
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the transformer's training: every stride-th token in y and x of batch clips."""
+    """A part of the transformer's training: every stride-th token in y and x of batch clips.
+
+    Sigmas are logit-normal. What the caption means shows only where noise hides the clip: the first stage is for that.
+    """
 
     name: str
     stride: int
     batch: int
+    sigma_location: float
 
 
-STAGES = (Stage("one token in 16", 4, 16), Stage("one token in 4", 2, 12), Stage("all tokens", 1, 4))
+STAGES = (
+    Stage("one token in 16", 4, 16, 3.0),
+    Stage("one token in 4", 2, 12, 1.5),
+    Stage("all tokens", 1, 4, 1.5),
+)
 
 
 class Checkpoint:
@@ -111,7 +121,7 @@ def _optimise(optimisers: list[torch.optim.Optimizer], loss: torch.Tensor, facto
 
 def _optimisers(modules: list[torch.nn.Module]) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks, AdamW for everything else."""
-    named = [item for module in modules for item in module.named_parameters()]
+    named = [item for module in modules for item in module.named_parameters() if item[1].requires_grad]
     matrices = [p for name, p in named if p.ndim == 2 and "block" in name and "table" not in name]
     ids = {id(p) for p in matrices}
     others = [p for _, p in named if id(p) not in ids]
@@ -192,11 +202,13 @@ class ThinnedRope(torch.nn.Module):
         return cos, sin
 
 
-def thin(latents: torch.Tensor, stride: int, offset: tuple[int, int]) -> torch.Tensor:
-    """Every n-th token (2x2 latents) of ``[batch, z, t, y, x]``, so ``[batch, z, t, y / stride, x / stride]``."""
-    tokens = latents.unflatten(4, (-1, 2)).unflatten(3, (-1, 2))
+def thin(frames: np.ndarray, stride: int, offset: tuple[int, int]) -> np.ndarray:
+    """Every n-th square of one token's pixels: frames ``[frames, y, x, 3]``, y and x then divided by the stride."""
+    side = _TOKEN_PIXELS
+    count, height, width, _ = frames.shape
+    squares = frames.reshape(count, height // side, side, width // side, side, 3)
     y, x = offset
-    return tokens[:, :, :, y::stride, :, x::stride].flatten(5, 6).flatten(3, 4)
+    return squares[:, y::stride, :, x::stride].reshape(count, height // stride, width // stride, 3)
 
 
 class PaddingAsBias:
@@ -231,6 +243,14 @@ def _encode_text(
     return hidden * tokens.attention_mask[..., None]
 
 
+@torch.no_grad()
+def _typical_words(text_encoder: UMT5EncoderModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> torch.Tensor:
+    """Text embeddings of the words of some captions, ``[words, channels]``."""
+    rng = np.random.default_rng((seed, 3))
+    text = _encode_text(text_encoder, tokenizer, [training_caption(random_scene(rng), rng) for _ in range(64)])
+    return text[text.abs().amax(-1) > 0]
+
+
 class Denoiser:
     """Transformer and text encoder in training: flow matching, noise - latents predicted from their mixture."""
 
@@ -240,13 +260,25 @@ class Denoiser:
         self.tokenizer = architecture.build_tokenizer()
         self.stock_rope = transformer.rope
 
-    def loss(self, clean: torch.Tensor, captions: list[str], stride: int, generator: torch.Generator) -> torch.Tensor:
-        """Mean squared error at one logit-normal sigma per clip; clean are normalised latents."""
-        y, x = torch.randint(stride, (2,), generator=generator).tolist()
-        clean = thin(clean, stride, (y, x))
-        self.transformer.rope = ThinnedRope(self.stock_rope, stride, (y, x))
+    def loss(
+        self,
+        clean: torch.Tensor,
+        captions: list[str],
+        stage: Stage,
+        offset: tuple[int, int],
+        generator: torch.Generator,
+    ) -> torch.Tensor:
+        """Mean squared error at one sigma per clip.
+
+        Args:
+            clean: normalised latents of thinned clips.
+            stage: stride they were thinned with, and the location of the sigmas.
+            offset: they were thinned with.
+            generator: of noise and sigmas.
+        """
+        self.transformer.rope = ThinnedRope(self.stock_rope, stage.stride, offset)
         noise = torch.randn(clean.shape, generator=generator)
-        sigma = torch.sigmoid(_SIGMA_LOCATION + _SIGMA_SCALE * torch.randn(len(clean), generator=generator))
+        sigma = torch.sigmoid(stage.sigma_location + _SIGMA_SCALE * torch.randn(len(clean), generator=generator))
         mix = sigma.view(-1, 1, 1, 1, 1)
         text = _encode_text(self.text_encoder, self.tokenizer, captions)
         predicted = self.transformer((1 - mix) * clean + mix * noise, sigma * 1000, text, return_dict=False)[0]
@@ -284,8 +316,10 @@ def train_transformer(
         rng = np.random.default_rng((seed, 1, step))
         scenes = [random_scene(rng) for _ in range(stage.batch)]
         captions = [training_caption(scene, rng) for scene in scenes]
-        clean = encode(_to_tensor([render(scene, rng) for scene in scenes]))
-        loss = denoiser.loss(clean, captions, stage.stride, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        offset = (int(rng.integers(stage.stride)), int(rng.integers(stage.stride)))
+        clean = encode(_to_tensor([thin(render(scene, rng), stage.stride, offset) for scene in scenes]))
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        loss = denoiser.loss(clean, captions, stage, offset, generator)
         _optimise(optimisers, loss, _learning_rate_factor(step, num_steps - steps[-1], num_steps))
         losses.append(loss.item())
         if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == num_steps:
@@ -373,9 +407,10 @@ def main(
     torch.manual_seed(seed)
     vae, codec = start_vae(seed)
     transformer = architecture.build_transformer()
-    start_with_position(transformer)
     tokenizer = architecture.build_tokenizer()
     text_encoder = architecture.build_text_encoder(len(tokenizer))
+    start_with_position(transformer)
+    start_with_captions(transformer, text_encoder, _typical_words(text_encoder, tokenizer, seed))
     mean, std = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1), vae.config.latents_std[0]
     train_transformer(transformer, text_encoder, lambda clips: (codec.encode(clips) - mean) / std, steps, seed, work)
     train_decoder(vae, codec, decoder_steps, seed, work)

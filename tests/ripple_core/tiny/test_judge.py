@@ -48,7 +48,7 @@ def test_one_wrong_attribute_is_a_wrong_clip() -> None:
         (Scene((Thing("pink", "circle", "left"),), "dark"), "colour"),
         (Scene((Thing("red", "ring", "left"),), "dark"), "shape"),
         (Scene((Thing("red", "circle", "right"),), "dark"), "motion"),
-        (Scene(shown.things, "light"), "background"),
+        (Scene(shown.things, "black"), "background"),
     ):
         assert [name for name, right in verdict.matches(asked).items() if not right] == [wrong]
     two = Scene((*shown.things, Thing("red", "circle", "left")), "dark")
@@ -62,6 +62,6 @@ def test_an_empty_clip_shows_a_background_only() -> None:
 
 def test_an_object_in_half_of_the_frames_is_half_a_motion() -> None:
     """It is judged where it is seen; a clip whose object is gone most of the time shows none."""
-    frames = render(Scene((Thing("blue", "square", "still"),), "light"), np.random.default_rng(0))
-    frames[3:] = BACKGROUNDS["light"][0]
+    frames = render(Scene((Thing("blue", "square", "still"),), "black"), np.random.default_rng(0))
+    frames[3:] = BACKGROUNDS["black"][0]
     assert judge(frames).things == ()

@@ -5,7 +5,7 @@ import torch
 
 from ripple_core.tiny import architecture
 from ripple_core.tiny.position_start import start_with_position
-from ripple_core.tiny.train import ThinnedRope, thin
+from ripple_core.tiny.train import ThinnedRope
 
 # Features of the first head: three planes of t, two of y, two of x; the axis each must depend on.
 AXES = (0, 0, 0, 1, 1, 2, 2)
@@ -18,7 +18,7 @@ def test_each_feature_follows_its_own_axis(stride: int) -> None:
     start_with_position(transformer)
     seen: list[torch.Tensor] = []
     transformer.blocks[0].attn1.to_out[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    noise = thin(torch.randn(1, 8, 9, 32, 32), stride, (0, 0))
+    noise = torch.randn(1, 8, 9, 32 // stride, 32 // stride)
     transformer.rope = ThinnedRope(transformer.rope, stride, (0, 0))
     with torch.no_grad():
         transformer(noise, torch.tensor([999.0]), torch.zeros(1, 8, 64))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -58,19 +59,21 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
 
 
 def test_thinned_tokens_are_tokens_of_the_whole_grid_at_their_places() -> None:
-    transformer = architecture.build_transformer()
-    latents = torch.arange(2 * 8 * 3 * 8 * 12, dtype=torch.float32).view(2, 8, 3, 8, 12)
-    whole = [part.unflatten(1, (3, 4, 6)) for part in transformer.rope(latents)]
+    rope = architecture.build_transformer().rope
+    frames = np.arange(3 * 32 * 48 * 3).reshape(3, 32, 48, 3)
+    latents = torch.empty(1, 8, 2, 8, 12)
+    whole = [part.unflatten(1, (2, 4, 6)) for part in rope(latents)]
     for offset in ((0, 0), (1, 0), (0, 1), (1, 1)):
         y, x = offset
-        thinned = train.thin(latents, 2, offset)
-        assert thinned.shape == (2, 8, 3, 4, 6)
-        # Token (0, 0) of the thinned grid is token (y, x) of the whole one.
-        assert torch.equal(thinned[..., :2, :2], latents[..., 2 * y : 2 * y + 2, 2 * x : 2 * x + 2])
-        assert torch.equal(thinned[..., 2:4, 2:4], latents[..., 2 * y + 4 : 2 * y + 6, 2 * x + 4 : 2 * x + 6])
-        rope = train.ThinnedRope(transformer.rope, 2, offset)
-        for part, all_places in zip(rope(thinned), whole, strict=True):
-            assert torch.equal(part.unflatten(1, (3, 2, 3)), all_places[:, :, y::2, x::2])
+        thinned = train.thin(frames, 2, offset)
+        assert thinned.shape == (3, 16, 24, 3)
+        for row, column in ((0, 0), (1, 2)):
+            top, left = 8 * (y + 2 * row), 8 * (x + 2 * column)
+            square = thinned[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            assert np.array_equal(square, frames[:, top : top + 8, left : left + 8])
+        thinned_rope = train.ThinnedRope(rope, 2, offset)(latents[..., :4, :6])
+        for part, all_places in zip(thinned_rope, whole, strict=True):
+            assert torch.equal(part.unflatten(1, (2, 2, 3)), all_places[:, :, y::2, x::2])
 
 
 def test_the_loss_falls_where_it_must() -> None:
@@ -83,8 +86,8 @@ def test_the_loss_falls_where_it_must() -> None:
     clean = torch.randn(2, 8, 3, 8, 8)
     losses = []
     for _ in range(20):
-        loss = denoiser.loss(clean, ["a red circle", ""], 2, torch.Generator().manual_seed(0))
-        train._optimise(optimisers, loss, 0.5)
+        loss = denoiser.loss(clean, ["a red circle", ""], train.STAGES[1], (0, 1), torch.Generator().manual_seed(0))
+        train._optimise(optimisers, loss, 1.0)
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
 
@@ -93,7 +96,7 @@ def test_the_linear_start_is_a_codec() -> None:
     vae: AutoencoderKLWan
     codec: LinearCodec
     vae, codec = train.start_vae(0)
-    rng = train.np.random.default_rng(9)
+    rng = np.random.default_rng(9)
     pixels = train._to_tensor([train.render(train.random_scene(rng), rng) for _ in range(2)])
     with torch.no_grad():
         latents = codec.encode(pixels)
