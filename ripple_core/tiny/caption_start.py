@@ -7,6 +7,9 @@ at zero: the norm of keys would blow up the smallest one.
 
 The first block adds this mean of words to every token, as strong as the token's own content, and stays as it is set
 here. Otherwise words that take long to be of use (motions, shapes) are unlearned as noise in the first fifty steps.
+
+A mean of words knows no order, so a text encoder that starts without any never tells upper from lower object. Heads
+that look at the words before, at those after, and at both neighbours give it one; they are free to change.
 """
 
 import torch
@@ -18,6 +21,23 @@ from transformers import UMT5EncoderModel
 _STRENGTH = 2.0
 # What words of the caption add to the residual stream in the first block, were they its only one (root mean square).
 _VALUE = 3.0
+# Score that keeps a head of the text encoder off a word, and how much louder than at random it says what it sees.
+_FORBIDDEN = -8.0
+_CONTEXT_GAIN = 2.0
+
+
+@torch.no_grad()
+def start_with_word_order(text_encoder: UMT5EncoderModel) -> None:
+    """Overwrite the relative position biases of a freshly initialised text encoder of four heads."""
+    for block in text_encoder.encoder.block:
+        attention = block.layer[0].SelfAttention
+        # Rows: keys at distance 0, 1, 2, ... before the query, then the same after it.
+        after = attention.relative_attention_num_buckets // 2
+        bias = torch.full_like(attention.relative_attention_bias.weight, _FORBIDDEN)
+        for head, rows in enumerate((slice(1, after), slice(after, None), 1, after + 1)):
+            bias[rows, head] = 0
+        attention.relative_attention_bias.weight.copy_(bias)
+        attention.o.weight[:, : 2 * attention.key_value_proj_dim] *= _CONTEXT_GAIN
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from ripple_core.contract.models import BUILTIN_MODEL_FOLDER, BUILTIN_MODEL_ID, SPEC_FILE
 from ripple_core.tiny import architecture
-from ripple_core.tiny.caption_start import start_with_captions
+from ripple_core.tiny.caption_start import start_with_captions, start_with_word_order
 from ripple_core.tiny.clips import (
     BACKGROUNDS,
     COLOURS,
@@ -410,6 +410,7 @@ def main(
     tokenizer = architecture.build_tokenizer()
     text_encoder = architecture.build_text_encoder(len(tokenizer))
     start_with_position(transformer)
+    start_with_word_order(text_encoder)
     start_with_captions(transformer, text_encoder, _typical_words(text_encoder, tokenizer, seed))
     mean, std = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1), vae.config.latents_std[0]
     train_transformer(transformer, text_encoder, lambda clips: (codec.encode(clips) - mean) / std, steps, seed, work)

@@ -7,7 +7,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from ripple_core.tiny import architecture, train
-from ripple_core.tiny.caption_start import start_with_captions
+from ripple_core.tiny.caption_start import start_with_captions, start_with_word_order
 
 CAPTIONS = ("a red circle moving left on a dark background", "a red circle moving right on a dark background")
 
@@ -53,3 +53,21 @@ def test_padding_has_no_key_and_cannot_get_one(
     for block in transformer.blocks:
         assert torch.equal(block.attn2.to_k(padding), torch.zeros(1, 192))
         assert not block.attn2.to_k.bias.requires_grad
+
+
+def test_swapped_objects_are_told_apart() -> None:
+    """By the mean of words alone, which without the start hardly differs."""
+    captions = [
+        f"a {one} circle growing above a {other} circle growing" for one, other in (("red", "blue"), ("blue", "red"))
+    ]
+    tokenizer = architecture.build_tokenizer()
+    differences = []
+    for start in (lambda _: None, start_with_word_order):
+        torch.manual_seed(0)
+        text_encoder = architecture.build_text_encoder(len(tokenizer))
+        start(text_encoder)
+        with torch.no_grad():
+            one, other = train._encode_text(text_encoder, tokenizer, captions).mean(1)
+        differences.append(((one - other).norm() / one.norm()).item())
+    assert differences[0] < 0.02
+    assert differences[1] > 0.1

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from ripple_core.contract.models import find_model
 from ripple_core.generate import load_model
 from ripple_core.tiny import architecture, train
+from ripple_core.tiny.clips import random_scene, render
 from ripple_core.tiny.linear_start import LinearCodec
 
 
@@ -97,7 +98,7 @@ def test_the_linear_start_is_a_codec() -> None:
     codec: LinearCodec
     vae, codec = train.start_vae(0)
     rng = np.random.default_rng(9)
-    pixels = train._to_tensor([train.render(train.random_scene(rng), rng) for _ in range(2)])
+    pixels = train._to_tensor([render(random_scene(rng), rng) for _ in range(2)])
     with torch.no_grad():
         latents = codec.encode(pixels)
         rebuilt = vae.decode(latents).sample
