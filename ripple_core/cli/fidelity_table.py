@@ -22,7 +22,7 @@ _MIN_WIDTH = 104
 
 @contextmanager
 def fidelity_progress(run: FidelityRun) -> Iterator[Callable[[Variant, int, float], None]]:
-    """A bar for the variant under way; each finished variant leaves a line."""
+    """A bar for the variant under way; each finished variant leaves a line, one that was only tried none."""
     clips = len(run.prompts) * run.seeds_per_prompt
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("clip {task.fields[clip]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
@@ -30,6 +30,8 @@ def fidelity_progress(run: FidelityRun) -> Iterator[Callable[[Variant, int, floa
 
         def update(variant: Variant, index: int, fraction: float) -> None:
             if variant.name not in tasks:
+                for name in [name for name, task in tasks.items() if not bar.tasks[bar.task_ids.index(task)].finished]:
+                    bar.remove_task(tasks.pop(name))
                 tasks[variant.name] = bar.add_task(variant.name, total=float(clips), clip="")
             bar.update(tasks[variant.name], completed=index + fraction, clip=f"{index + 1}/{clips}")
 
