@@ -1,8 +1,9 @@
 """Trains the built-in model from nothing: `python -m ripple_core.tiny.train`.
 
 The VAE starts as a linear codec in closed form. Transformer and text encoder learn flow matching on its latents:
-first on every fourth token in y and x, then on every second, last on all: fewer tokens cost less, and what the
-caption means and how things move is learned from few of them. Then the VAE's decoder learns to add the detail. Every
+first on every fourth token in y and x, then on every second, then on all of every third frame, last on all: fewer
+tokens cost less; what the caption means and how things move is learned from some places of all frames, what shapes
+look like from all places of some frames. Then the VAE's decoder learns to add the detail. Every
 step draws its data from (seed, step) and a stopped run resumes from its last checkpoint, so the result depends on the
 seed and the step counts alone.
 """
@@ -63,21 +64,23 @@ _CHECKPOINT_EVERY = 50
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the transformer's training: every stride-th token in y and x of batch clips.
+    """A part of the transformer's training: every stride-th token in y and x of every frame_stride-th latent frame.
 
     Sigmas are logit-normal. What the caption means shows only where noise hides the clip: the first stage is for that.
     """
 
     name: str
+    frame_stride: int
     stride: int
     batch: int
     sigma_location: float
 
 
 STAGES = (
-    Stage("one token in 16", 4, 16, 3.0),
-    Stage("one token in 4", 2, 12, 1.5),
-    Stage("all tokens", 1, 4, 1.5),
+    Stage("one token in 16", 1, 4, 16, 3.0),
+    Stage("one token in 4", 1, 2, 12, 1.5),
+    Stage("one frame in 3", 3, 1, 8, 1.5),
+    Stage("all tokens", 1, 1, 4, 1.5),
 )
 
 
@@ -184,21 +187,26 @@ def _crop(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class ThinnedRope(torch.nn.Module):
-    """Rotary embedding of every n-th token in y and x, at the places these tokens have in the whole grid."""
+    """Rotary embedding of every n-th token in t, y and x, at the places these tokens have in the whole grid.
 
-    def __init__(self, rope: torch.nn.Module, stride: int, offset: tuple[int, int]) -> None:
+    Args:
+        strides: of t, y and x.
+        offset: place of the first token in t, y and x, each below its stride.
+    """
+
+    def __init__(self, rope: torch.nn.Module, strides: tuple[int, int, int], offset: tuple[int, int, int]) -> None:
         super().__init__()
         self.rope = rope
-        self.stride = stride
+        self.strides = strides
         self.offset = offset
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines ``[1, tokens, 1, head_dim]`` for thinned latents ``[batch, z, t, y, x]``."""
-        frames, height, width = latents.shape[2:]
-        stride, (y, x) = self.stride, self.offset
-        cos, sin = self.rope(latents.new_empty(1, 1, frames, stride * height, stride * width))
-        grid = (frames, height // 2 * stride, width // 2 * stride)
-        cos, sin = (part.unflatten(1, grid)[:, :, y::stride, x::stride].flatten(1, 3) for part in (cos, sin))
+        frames, height, width = (size * stride for size, stride in zip(latents.shape[2:], self.strides, strict=True))
+        cos, sin = self.rope(latents.new_empty(1, 1, frames, height, width))
+        grid = (frames, height // 2, width // 2)
+        kept = (slice(None), *(slice(start, None, n) for start, n in zip(self.offset, self.strides, strict=True)))
+        cos, sin = (part.unflatten(1, grid)[kept].flatten(1, 3) for part in (cos, sin))
         return cos, sin
 
 
@@ -265,18 +273,19 @@ class Denoiser:
         clean: torch.Tensor,
         captions: list[str],
         stage: Stage,
-        offset: tuple[int, int],
+        offset: tuple[int, int, int],
         generator: torch.Generator,
     ) -> torch.Tensor:
         """Mean squared error at one sigma per clip.
 
         Args:
             clean: normalised latents of thinned clips.
-            stage: stride they were thinned with, and the location of the sigmas.
-            offset: they were thinned with.
+            stage: strides they were thinned with, and the location of the sigmas.
+            offset: in t, y and x, they were thinned with.
             generator: of noise and sigmas.
         """
-        self.transformer.rope = ThinnedRope(self.stock_rope, stage.stride, offset)
+        strides = (stage.frame_stride, stage.stride, stage.stride)
+        self.transformer.rope = ThinnedRope(self.stock_rope, strides, offset)
         noise = torch.randn(clean.shape, generator=generator)
         sigma = torch.sigmoid(stage.sigma_location + _SIGMA_SCALE * torch.randn(len(clean), generator=generator))
         mix = sigma.view(-1, 1, 1, 1, 1)
@@ -293,7 +302,7 @@ def train_transformer(
     seed: int,
     work: Path,
 ) -> None:
-    """All stages; the learning rate is constant and falls to zero in the last one.
+    """All stages; the learning rate is constant and falls to zero over the last two fifths of the steps.
 
     Args:
         steps: of each stage.
@@ -316,11 +325,12 @@ def train_transformer(
         rng = np.random.default_rng((seed, 1, step))
         scenes = [random_scene(rng) for _ in range(stage.batch)]
         captions = [training_caption(scene, rng) for scene in scenes]
-        offset = (int(rng.integers(stage.stride)), int(rng.integers(stage.stride)))
-        clean = encode(_to_tensor([thin(render(scene, rng), stage.stride, offset) for scene in scenes]))
+        t, y, x = (int(rng.integers(stride)) for stride in (stage.frame_stride, stage.stride, stage.stride))
+        clips = [thin(render(scene, rng), stage.stride, (y, x)) for scene in scenes]
+        clean = encode(_to_tensor(clips))[:, :, t :: stage.frame_stride]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        loss = denoiser.loss(clean, captions, stage, offset, generator)
-        _optimise(optimisers, loss, _learning_rate_factor(step, num_steps - steps[-1], num_steps))
+        loss = denoiser.loss(clean, captions, stage, (t, y, x), generator)
+        _optimise(optimisers, loss, _learning_rate_factor(step, num_steps * 3 // 5, num_steps))
         losses.append(loss.item())
         if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == num_steps:
             checkpoint.save(step + 1)
@@ -397,9 +407,9 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints and the log.")] = Path(".train"),
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
     steps: Annotated[
-        tuple[int, int, int],
-        typer.Option(help="Steps of the transformer on one token in 16, on one in 4, and on all."),
-    ] = (3000, 2000, 500),
+        tuple[int, int, int, int],
+        typer.Option(help="Steps of the transformer on one token in 16, on one in 4, on one frame in 3, and on all."),
+    ] = (700, 600, 1600, 350),
     decoder_steps: Annotated[int, typer.Option(help="Steps of the VAE's decoder.")] = 800,
 ) -> None:
     """Train the built-in model and write it as a diffusers pipeline folder. Resumes from --work."""

@@ -19,7 +19,7 @@ def test_each_feature_follows_its_own_axis(stride: int) -> None:
     seen: list[torch.Tensor] = []
     transformer.blocks[0].attn1.to_out[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     noise = torch.randn(1, 8, 9, 32 // stride, 32 // stride)
-    transformer.rope = ThinnedRope(transformer.rope, stride, (0, 0))
+    transformer.rope = ThinnedRope(transformer.rope, (1, stride, stride), (0, 0, 0))
     with torch.no_grad():
         transformer(noise, torch.tensor([999.0]), torch.zeros(1, 8, 64))
     features = seen[0][0, :, : len(AXES)].unflatten(0, (9, 16 // stride, 16 // stride))

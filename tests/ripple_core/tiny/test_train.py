@@ -24,7 +24,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path) -> dict[str, torch.Tensor]:
-    train.main(folder / "model", folder / "work", seed=3, steps=(1, 1, 1), decoder_steps=1)
+    train.main(folder / "model", folder / "work", seed=3, steps=(1, 1, 1, 1), decoder_steps=1)
     return torch.load(folder / "work" / "transformer.pt", weights_only=True)["transformer"]
 
 
@@ -35,7 +35,7 @@ def test_it_writes_a_pipeline_that_loads_and_a_card(tmp_path: Path) -> None:
     assert min(spec.defaults.width, spec.defaults.height) >= 96
     assert load_model(spec).pipe.transformer.config.num_layers == 6
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "--seed 3 --steps 1 1 1 --decoder-steps 1" in card
+    assert "--seed 3 --steps 1 1 1 1 --decoder-steps 1" in card
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +72,18 @@ def test_thinned_tokens_are_tokens_of_the_whole_grid_at_their_places() -> None:
             top, left = 8 * (y + 2 * row), 8 * (x + 2 * column)
             square = thinned[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
             assert np.array_equal(square, frames[:, top : top + 8, left : left + 8])
-        thinned_rope = train.ThinnedRope(rope, 2, offset)(latents[..., :4, :6])
+        thinned_rope = train.ThinnedRope(rope, (1, 2, 2), (0, *offset))(latents[..., :4, :6])
         for part, all_places in zip(thinned_rope, whole, strict=True):
             assert torch.equal(part.unflatten(1, (2, 2, 3)), all_places[:, :, y::2, x::2])
+
+
+def test_thinned_frames_are_at_their_places() -> None:
+    rope = architecture.build_transformer().rope
+    whole = [part.unflatten(1, (9, 4, 6)) for part in rope(torch.empty(1, 8, 9, 8, 12))]
+    for offset in range(3):
+        thinned_rope = train.ThinnedRope(rope, (3, 1, 1), (offset, 0, 0))(torch.empty(1, 8, 3, 8, 12))
+        for part, all_places in zip(thinned_rope, whole, strict=True):
+            assert torch.equal(part.unflatten(1, (3, 4, 6)), all_places[:, offset::3])
 
 
 def test_the_loss_falls_where_it_must() -> None:
@@ -87,7 +96,7 @@ def test_the_loss_falls_where_it_must() -> None:
     clean = torch.randn(2, 8, 3, 8, 8)
     losses = []
     for _ in range(20):
-        loss = denoiser.loss(clean, ["a red circle", ""], train.STAGES[1], (0, 1), torch.Generator().manual_seed(0))
+        loss = denoiser.loss(clean, ["a red circle", ""], train.STAGES[1], (0, 0, 1), torch.Generator().manual_seed(0))
         train._optimise(optimisers, loss, 1.0)
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
