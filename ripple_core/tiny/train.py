@@ -394,7 +394,7 @@ _SPEC = {
         "height": HEIGHT,
         "num_frames": NUM_FRAMES,
         "fps": FPS,
-        "num_inference_steps": 30,
+        "num_inference_steps": 20,
         "guidance_scale": 3.0,
     },
     "max_size": 256,

@@ -30,8 +30,8 @@ def test_a_prompt_becomes_a_video_with_honest_metrics(up: Any, tmp_path: Path) -
     assert latency["total"] >= sum(seconds for stage, seconds in latency.items() if stage != "total") - 1e-3
     attention = metrics["attention"]
     assert (attention["mode"], attention["dense_steps"], attention["fallbacks"]) == ("channel", 3, [])
-    # 9x8x8 tokens, 3 heads of 48, 6 layers, 10 steps, 2 passes; 4 FLOPs for each pair of tokens and channel.
-    assert attention["dense_flops"] == 4 * 576**2 * 3 * 48 * 6 * 10 * 2
+    # 9x8x8 tokens, 3 heads of 64, 6 layers, 10 steps, 2 passes; 4 FLOPs for each pair of tokens and channel.
+    assert attention["dense_flops"] == 4 * 576**2 * 3 * 64 * 6 * 10 * 2
     assert attention["executed_flops"] < attention["dense_flops"]
     assert attention["savings"] == pytest.approx(1 - attention["executed_flops"] / attention["dense_flops"])
 

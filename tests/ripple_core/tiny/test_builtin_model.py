@@ -1,20 +1,14 @@
 """The built-in model shows what the prompt says, judged on the pixels."""
 
-import itertools
-
-import numpy as np
 import pytest
 
 from ripple_core.contract.models import BUILTIN_MODEL_FOLDER, find_model
-from ripple_core.contract.request import GenerateRequest, ReuseSettings
-from ripple_core.contract.validate import resolve
-from ripple_core.generate import LoadedModel, generate_frames, load_model
-from ripple_core.tiny.judge import judge
+from ripple_core.generate import LoadedModel, load_model
+from ripple_core.tiny import architecture
+from ripple_core.tiny.evaluate import evaluate, fresh_scenes, judge_model
 
-COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
-BACKGROUNDS = ("dark", "grey", "light")
 SEED = 20_261_121
-CLIPS = 10
+CLIPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +16,32 @@ def model() -> LoadedModel:
     return load_model(find_model("builtin"))
 
 
-def test_colours_are_right(model: LoadedModel) -> None:
-    """At least 9 of 10 prompts that the shipped model knows; the judge knows its successor's backgrounds."""
-    rng = np.random.default_rng(SEED)
-    known = list(itertools.product(COLOURS, BACKGROUNDS))
-    right = 0
-    for index, chosen in enumerate(rng.permutation(len(known))[:CLIPS]):
-        colour, background = known[chosen]
-        prompt = f"a {colour} circle moving left on a {background} background"
-        request = GenerateRequest(prompt=prompt, seed=SEED + index, reuse=ReuseSettings(mode="dense"))
-        verdict = judge(generate_frames(model, resolve(request, model.spec)).frames)
-        right += [thing.colour for thing in verdict.things] == [colour]
-    assert right >= 9
+def test_fresh_captions_are_mostly_right(model: LoadedModel) -> None:
+    """A quarter may be wrong: crosses are still the hard part."""
+    scenes = fresh_scenes(CLIPS, SEED)
+    result = evaluate(scenes, judge_model(model, scenes, SEED))
+    assert result.right["all"] >= 0.75, result.wrong
+    assert result.shuffled < 0.2
+
+
+def test_attention_is_over_thousands_of_tokens(model: LoadedModel) -> None:
+    defaults, vae = model.spec.defaults, model.pipe.vae.config
+    _, *patch = model.pipe.transformer.config.patch_size
+    frames = 1 + (defaults.num_frames - 1) // vae.scale_factor_temporal
+    height, width = (
+        side // vae.scale_factor_spatial // size
+        for side, size in zip((defaults.height, defaults.width), patch, strict=True)
+    )
+    assert frames * height * width >= 2000
+
+
+def test_it_is_what_the_training_command_would_build(model: LoadedModel) -> None:
+    for shipped, built in (
+        (model.pipe.transformer, architecture.build_transformer()),
+        (model.pipe.text_encoder, architecture.build_text_encoder(len(model.pipe.tokenizer))),
+    ):
+        shapes = {name: weight.shape for name, weight in built.state_dict().items()}
+        assert {name: weight.shape for name, weight in shipped.state_dict().items()} == shapes
 
 
 def test_the_folder_is_a_complete_pipeline_under_its_size_limit() -> None:
