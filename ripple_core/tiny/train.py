@@ -60,6 +60,8 @@ _ADAM_LEARNING_RATE = 0.9e-3
 _MUON_LEARNING_RATE = 3e-3
 _DECODER_LEARNING_RATE = 1.5e-4
 _CHECKPOINT_EVERY = 50
+# Opens the part of the model card that tells how it was trained.
+_TRAINING = "Training, by "
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,12 @@ def _to_tensor(clips: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def start_vae(seed: int) -> tuple[AutoencoderKLWan, LinearCodec]:
-    """The VAE as a linear codec, its encoder done and its latents_mean and latents_std set."""
-    rng = np.random.default_rng((seed, 0))
+def start_vae() -> tuple[AutoencoderKLWan, LinearCodec]:
+    """The VAE as a linear codec, its encoder done and its latents_mean and latents_std set.
+
+    The codec is the same whatever the seed, so that a run may go on from a model of another seed.
+    """
+    rng = np.random.default_rng((0, 0))
     vae = architecture.build_vae()
     clips = _to_tensor([render(random_scene(rng), rng) for _ in range(_LINEAR_START_CLIPS)])
     codec = start_linear(vae, clips)
@@ -347,14 +352,20 @@ def _log(work: Path, **record: Any) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def _model_card(command: str, steps: Sequence[int], work: Path) -> str:
+def _model_card(command: str, steps: Sequence[int], work: Path, start_from: Path | None) -> str:
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
     last = {record["stage"]: record for record in log}
     minutes = {stage: sum(r["seconds"] for r in log if r["stage"] == stage) / 60 for stage in last}
-    rows = "\n".join(
+    rows = [
         f"| transformer, {stage.name} | {count} | {minutes[stage.name]:.0f} | loss {last[stage.name]['loss']:.4f} |"
         for stage, count in zip(STAGES, steps, strict=True)
-    )
+        if count
+    ]
+    if "decoder" in last:
+        decoder = last["decoder"]
+        rows.append(f"| VAE decoder | {decoder['step']} | {minutes['decoder']:.0f} | {decoder['psnr_db']:.1f} dB |")
+    table = "\n".join(rows)
+    earlier = (start_from / "README.md").read_text().partition(_TRAINING)[2] if start_from else ""
     return f"""# timeripple/builtin
 
 A complete `WanPipeline` folder small enough for a laptop, trained from nothing on synthetic clips of
@@ -373,17 +384,16 @@ Prompts it knows, one object or two:
 | motions | {", ".join(phrases[0] for phrases in MOTION_PHRASES.values())} (of two objects: left, right, still) |
 | backgrounds | {", ".join(BACKGROUNDS)} |
 
-Training, by `{command}`:
+{_TRAINING}`{command}`:
 
 | stage | steps | minutes | at the end |
 |---|---|---|---|
-{rows}
-| VAE decoder | {last["decoder"]["step"]} | {minutes["decoder"]:.0f} | {last["decoder"]["psnr_db"]:.1f} dB |
+{table}
 
 Loss and PSNR are means over {_CHECKPOINT_EVERY} steps.
 Hardware: {platform.machine()}, {torch.get_num_threads()} CPU threads,
 shared with other work; torch {torch.__version__}. An eighth of all scenes (`Scene.held_out`) is never trained on.
-"""
+""" + (f"\nBefore that, by {earlier}" if earlier else "")
 
 
 _SPEC = {
@@ -411,17 +421,23 @@ def main(
         typer.Option(help="Steps of the transformer on one token in 16, on one in 4, on one frame in 3, and on all."),
     ] = (700, 600, 1600, 350),
     decoder_steps: Annotated[int, typer.Option(help="Steps of the VAE's decoder.")] = 800,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Pipeline folder that this command wrote, to train on instead of from nothing.")
+    ] = None,
 ) -> None:
     """Train the built-in model and write it as a diffusers pipeline folder. Resumes from --work."""
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    vae, codec = start_vae(seed)
+    vae, codec = start_vae()
     transformer = architecture.build_transformer()
     tokenizer = architecture.build_tokenizer()
     text_encoder = architecture.build_text_encoder(len(tokenizer))
     start_with_position(transformer)
     start_with_word_order(text_encoder)
     start_with_captions(transformer, text_encoder, _typical_words(text_encoder, tokenizer, seed))
+    if start_from is not None:
+        for part, name in ((transformer, "transformer"), (text_encoder, "text_encoder"), (vae, "vae")):
+            part.load_state_dict(type(part).from_pretrained(start_from / name).state_dict())
     mean, std = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1), vae.config.latents_std[0]
     train_transformer(transformer, text_encoder, lambda clips: (codec.encode(clips) - mean) / std, steps, seed, work)
     train_decoder(vae, codec, decoder_steps, seed, work)
@@ -431,8 +447,9 @@ def main(
         for name, value in (
             ("seed", seed), ("steps", " ".join(map(str, steps))), ("decoder-steps", decoder_steps),
         )
-    )  # fmt: skip
-    (out / "README.md").write_text(_model_card(command, steps, work))
+    ) + ("" if start_from is None else f" --start-from {start_from}")  # fmt: skip
+    card = _model_card(command, steps, work, start_from)
+    (out / "README.md").write_text(card)
     (out / SPEC_FILE).write_text(json.dumps(_SPEC, indent=2) + "\n")
 
 

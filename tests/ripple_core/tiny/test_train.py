@@ -38,6 +38,24 @@ def test_it_writes_a_pipeline_that_loads_and_a_card(tmp_path: Path) -> None:
     assert "--seed 3 --steps 1 1 1 1 --decoder-steps 1" in card
 
 
+def test_a_finished_model_can_be_trained_on(tmp_path: Path) -> None:
+    run(tmp_path)
+    train.main(
+        tmp_path / "on", tmp_path / "more", seed=4, steps=(0, 0, 0, 1), decoder_steps=0, start_from=tmp_path / "model"
+    )
+    before, after = (load_model(find_model(str(tmp_path / name))).pipe for name in ("model", "on"))
+    assert all(torch.equal(a, b) for a, b in zip(before.vae.parameters(), after.vae.parameters(), strict=True))
+    change = [
+        (a - b).abs().max().item()
+        for a, b in zip(before.transformer.parameters(), after.transformer.parameters(), strict=True)
+    ]
+    # The first step of the warm-up.
+    assert 0 < max(change) < 1e-3
+    card = (tmp_path / "on" / "README.md").read_text()
+    assert "--seed 4 --steps 0 0 0 1 --decoder-steps 0 --start-from" in card
+    assert "Before that, by `python -m ripple_core.tiny.train --seed 3 --steps 1 1 1 1" in card
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(tmp_path / "whole")
 
@@ -105,7 +123,7 @@ def test_the_loss_falls_where_it_must() -> None:
 def test_the_linear_start_is_a_codec() -> None:
     vae: AutoencoderKLWan
     codec: LinearCodec
-    vae, codec = train.start_vae(0)
+    vae, codec = train.start_vae()
     rng = np.random.default_rng(9)
     pixels = train._to_tensor([render(random_scene(rng), rng) for _ in range(2)])
     with torch.no_grad():
