@@ -5,7 +5,7 @@ first on every fourth token in y and x, then on every second, then on all of eve
 tokens cost less; what the caption means and how things move is learned from some places of all frames, what shapes
 look like from all places of some frames. Then the VAE's decoder learns to add the detail. Every
 step draws its data from (seed, step) and a stopped run resumes from its last checkpoint, so the result depends on the
-seed and the step counts alone.
+seed, the step counts and the model it starts from, if any.
 """
 
 import json
@@ -76,6 +76,11 @@ class Stage:
     stride: int
     batch: int
     sigma_location: float
+
+    @property
+    def strides(self) -> tuple[int, int, int]:
+        """Of t, y and x."""
+        return self.frame_stride, self.stride, self.stride
 
 
 STAGES = (
@@ -289,8 +294,7 @@ class Denoiser:
             offset: in t, y and x, they were thinned with.
             generator: of noise and sigmas.
         """
-        strides = (stage.frame_stride, stage.stride, stage.stride)
-        self.transformer.rope = ThinnedRope(self.stock_rope, strides, offset)
+        self.transformer.rope = ThinnedRope(self.stock_rope, stage.strides, offset)
         noise = torch.randn(clean.shape, generator=generator)
         sigma = torch.sigmoid(stage.sigma_location + _SIGMA_SCALE * torch.randn(len(clean), generator=generator))
         mix = sigma.view(-1, 1, 1, 1, 1)
@@ -330,7 +334,7 @@ def train_transformer(
         rng = np.random.default_rng((seed, 1, step))
         scenes = [random_scene(rng) for _ in range(stage.batch)]
         captions = [training_caption(scene, rng) for scene in scenes]
-        t, y, x = (int(rng.integers(stride)) for stride in (stage.frame_stride, stage.stride, stage.stride))
+        t, y, x = (int(rng.integers(stride)) for stride in stage.strides)
         clips = [thin(render(scene, rng), stage.stride, (y, x)) for scene in scenes]
         clean = encode(_to_tensor(clips))[:, :, t :: stage.frame_stride]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -448,8 +452,7 @@ def main(
             ("seed", seed), ("steps", " ".join(map(str, steps))), ("decoder-steps", decoder_steps),
         )
     ) + ("" if start_from is None else f" --start-from {start_from}")  # fmt: skip
-    card = _model_card(command, steps, work, start_from)
-    (out / "README.md").write_text(card)
+    (out / "README.md").write_text(_model_card(command, steps, work, start_from))
     (out / SPEC_FILE).write_text(json.dumps(_SPEC, indent=2) + "\n")
 
 

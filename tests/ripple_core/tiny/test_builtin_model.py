@@ -16,11 +16,11 @@ def model() -> LoadedModel:
     return load_model(find_model("builtin"))
 
 
-def test_fresh_captions_are_mostly_right(model: LoadedModel) -> None:
-    """A quarter may be wrong: crosses are still the hard part."""
+def test_fresh_captions_are_right(model: LoadedModel) -> None:
+    """All but one, in everything; all were when it was measured."""
     scenes = fresh_scenes(CLIPS, SEED)
     result = evaluate(scenes, judge_model(model, scenes, SEED))
-    assert result.right["all"] >= 0.75, result.wrong
+    assert result.right["all"] >= (CLIPS - 1) / CLIPS, result.wrong
     assert result.shuffled < 0.2
 
 
