@@ -14,6 +14,9 @@ from ripple_core.bench.report import FidelityReport, VariantReport
 
 _MARKERS = "osv^DPX*"
 _SHEET_FRAMES = 5
+# Pixels; of one frame on a contact sheet.
+_SHEET_FRAME_WIDTH = 320
+_ONE_COLUMN_UP_TO = 3
 _AMPLIFIED = 4
 _LABEL_HEIGHT = 14
 
@@ -97,22 +100,31 @@ def _heat_maps(tables: list[tuple[str, dict[int, list[float]]]], columns: str, q
 
 
 def write_contact_sheet(path: Path, dense: Sequence[Clip], variant: Sequence[Clip], name: str) -> None:
-    """Every clip in three rows: dense, variant, and their difference amplified."""
-    rows = []
-    for reference, clip in zip(dense, variant, strict=True):
-        chosen = np.linspace(0, len(clip.frames) - 1, _SHEET_FRAMES).round().astype(int)
-        before, after = (frames[chosen].astype(np.int16) for frames in (reference.frames, clip.frames))
-        difference = np.clip(np.abs(after - before) * _AMPLIFIED, 0, 255)
-        rows += [_label(clip.record.prompt, before), *(_strip(part) for part in (before, after, difference))]
-    title = _label(f"dense / {name} / difference x{_AMPLIFIED}", before)
+    """Every clip in three rows: dense, variant, and their difference amplified; many clips stand in two columns."""
+    panels = [_panel(reference, clip) for reference, clip in zip(dense, variant, strict=True)]
+    columns = 2 if len(panels) > _ONE_COLUMN_UP_TO else 1
+    panels += [np.zeros_like(panels[0])] * (-len(panels) % columns)
+    rows = [np.concatenate(panels[start : start + columns], axis=1) for start in range(0, len(panels), columns)]
+    title = _label(f"dense / {name} / difference x{_AMPLIFIED}", rows[0].shape[1])
     Image.fromarray(np.concatenate([title, *rows])).save(path)
 
 
+def _panel(reference: Clip, clip: Clip) -> np.ndarray:
+    chosen = np.linspace(0, len(clip.frames) - 1, _SHEET_FRAMES).round().astype(int)
+    before, after = (frames[chosen].astype(np.int16) for frames in (reference.frames, clip.frames))
+    difference = np.clip(np.abs(after - before) * _AMPLIFIED, 0, 255)
+    strips = [_strip(part) for part in (before, after, difference)]
+    return np.concatenate([_label(clip.record.prompt, strips[0].shape[1]), *strips])
+
+
 def _strip(frames: np.ndarray) -> np.ndarray:
-    return np.concatenate(list(frames), axis=1).astype(np.uint8)
+    """Frames ``[num_frames, height, width, 3]`` side by side, large ones reduced by a whole number."""
+    factor = -(-frames.shape[2] // _SHEET_FRAME_WIDTH)
+    image = Image.fromarray(np.concatenate(list(frames), axis=1).astype(np.uint8))
+    return np.asarray(image.reduce(factor))
 
 
-def _label(text: str, frames: np.ndarray) -> np.ndarray:
-    image = Image.new("RGB", (frames.shape[2] * len(frames), _LABEL_HEIGHT))
+def _label(text: str, width: int) -> np.ndarray:
+    image = Image.new("RGB", (width, _LABEL_HEIGHT))
     ImageDraw.Draw(image).text((2, 1), text, fill="white")
     return np.asarray(image)

@@ -80,10 +80,12 @@ class Scene:
         return zlib.crc32(self.caption().encode()) % _HELD_OUT_ONE_IN == 0
 
 
-def random_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
-    """A scene with every attribute drawn uniformly, two objects in a quarter of them; held out or not as asked."""
+def random_scene(
+    rng: np.random.Generator, held_out: bool = False, two_objects_share: float = _TWO_OBJECTS_SHARE
+) -> Scene:
+    """A scene with every attribute drawn uniformly, two objects in a share of them; held out or not as asked."""
     while True:
-        two = rng.random() < _TWO_OBJECTS_SHARE
+        two = rng.random() < two_objects_share
         motions = MOTIONS_OF_TWO if two else MOTIONS
         things = tuple(
             Thing(str(rng.choice(list(COLOURS))), str(rng.choice(SHAPES)), str(rng.choice(motions)))

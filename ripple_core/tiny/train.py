@@ -60,6 +60,8 @@ _ADAM_LEARNING_RATE = 0.9e-3
 _MUON_LEARNING_RATE = 3e-3
 _DECODER_LEARNING_RATE = 1.5e-4
 _CHECKPOINT_EVERY = 50
+# Two objects have far more combinations to learn than one.
+_TWO_OBJECTS_SHARE = 0.4
 # Opens the part of the model card that tells how it was trained.
 _TRAINING = "Training, by "
 
@@ -310,12 +312,14 @@ def train_transformer(
     steps: Sequence[int],
     seed: int,
     work: Path,
+    bfloat16: bool = False,
 ) -> None:
     """All stages; the learning rate is constant and falls to zero over the last two fifths of the steps.
 
     Args:
         steps: of each stage.
         encode: from clips ``[batch, 3, frames, height, width]`` to normalised latents ``[batch, z, t, y, x]``.
+        bfloat16: forward and backward in bfloat16; weights and their updates are float32 either way.
     """
     stock = dict(transformer.attn_processors)
     for block in transformer.blocks:
@@ -332,13 +336,14 @@ def train_transformer(
     for step in track(range(start, num_steps), "Transformer", total=num_steps, completed=start):
         stage = stage_of[step]
         rng = np.random.default_rng((seed, 1, step))
-        scenes = [random_scene(rng) for _ in range(stage.batch)]
+        scenes = [random_scene(rng, two_objects_share=_TWO_OBJECTS_SHARE) for _ in range(stage.batch)]
         captions = [training_caption(scene, rng) for scene in scenes]
         t, y, x = (int(rng.integers(stride)) for stride in stage.strides)
         clips = [thin(render(scene, rng), stage.stride, (y, x)) for scene in scenes]
         clean = encode(_to_tensor(clips))[:, :, t :: stage.frame_stride]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        loss = denoiser.loss(clean, captions, stage, (t, y, x), generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = denoiser.loss(clean, captions, stage, (t, y, x), generator)
         _optimise(optimisers, loss, _learning_rate_factor(step, num_steps * 3 // 5, num_steps))
         losses.append(loss.item())
         if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == num_steps:
@@ -349,6 +354,16 @@ def train_transformer(
     transformer.rope = denoiser.stock_rope
     for name, processor in stock.items():
         transformer.get_submodule(name.removesuffix(".processor")).set_processor(processor)
+
+
+def _claim(work: Path, command: str) -> None:
+    """Take a new work folder, or one of the same run: checkpoints of another would be taken for its own."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "command.txt"
+    if path.exists() and path.read_text(encoding="utf-8") != command:
+        message = f"{work} holds checkpoints of another run ({path.read_text(encoding='utf-8')}); name another folder."
+        raise typer.BadParameter(message, param_hint="--work")
+    path.write_text(command, encoding="utf-8")
 
 
 def _log(work: Path, **record: Any) -> None:
@@ -428,9 +443,18 @@ def main(
     start_from: Annotated[
         Path | None, typer.Option(help="Pipeline folder that this command wrote, to train on instead of from nothing.")
     ] = None,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute in bfloat16: a quarter faster on CPUs that have units for it.")
+    ] = False,
 ) -> None:
     """Train the built-in model and write it as a diffusers pipeline folder. Resumes from --work."""
-    work.mkdir(parents=True, exist_ok=True)
+    command = "python -m ripple_core.tiny.train" + "".join(
+        f" --{name} {value}"
+        for name, value in (
+            ("seed", seed), ("steps", " ".join(map(str, steps))), ("decoder-steps", decoder_steps),
+        )
+    ) + ("" if start_from is None else f" --start-from {start_from}") + (" --bfloat16" if bfloat16 else "")  # fmt: skip
+    _claim(work, command)
     torch.manual_seed(seed)
     vae, codec = start_vae()
     transformer = architecture.build_transformer()
@@ -443,15 +467,11 @@ def main(
         for part, name in ((transformer, "transformer"), (text_encoder, "text_encoder"), (vae, "vae")):
             part.load_state_dict(type(part).from_pretrained(start_from / name).state_dict())
     mean, std = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1), vae.config.latents_std[0]
-    train_transformer(transformer, text_encoder, lambda clips: (codec.encode(clips) - mean) / std, steps, seed, work)
+    train_transformer(
+        transformer, text_encoder, lambda clips: (codec.encode(clips) - mean) / std, steps, seed, work, bfloat16
+    )
     train_decoder(vae, codec, decoder_steps, seed, work)
     architecture.build_pipeline(transformer.eval(), vae, text_encoder.eval(), tokenizer).save_pretrained(out)
-    command = "python -m ripple_core.tiny.train" + "".join(
-        f" --{name} {value}"
-        for name, value in (
-            ("seed", seed), ("steps", " ".join(map(str, steps))), ("decoder-steps", decoder_steps),
-        )
-    ) + ("" if start_from is None else f" --start-from {start_from}")  # fmt: skip
     (out / "README.md").write_text(_model_card(command, steps, work, start_from))
     (out / SPEC_FILE).write_text(json.dumps(_SPEC, indent=2) + "\n")
 

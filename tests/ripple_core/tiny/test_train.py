@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from ripple_core.contract.models import find_model
@@ -75,6 +76,23 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train, "_log", log)
     halves = run(tmp_path / "halves")
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+
+def test_a_work_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(typer.BadParameter, match="another run"):
+        train.main(tmp_path / "model", tmp_path / "work", seed=4, steps=(1, 1, 1, 1), decoder_steps=1)
+
+
+def test_bfloat16_changes_the_weights_only_a_little(tmp_path: Path) -> None:
+    weights = []
+    for bfloat16 in (False, True):
+        folder = tmp_path / str(bfloat16)
+        train.main(folder / "model", folder / "work", seed=3, steps=(0, 0, 1, 0), decoder_steps=0, bfloat16=bfloat16)
+        state = torch.load(folder / "work" / "transformer.pt", weights_only=True)["transformer"]
+        weights.append(torch.cat([value.flatten() for value in state.values()]))
+    assert 0 < (weights[0] - weights[1]).norm() < 1e-2 * weights[0].norm()
+    assert "--bfloat16" in (tmp_path / "True" / "model" / "README.md").read_text()
 
 
 def test_thinned_tokens_are_tokens_of_the_whole_grid_at_their_places() -> None:
