@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ripple_core.bench.prompts import reporting_prompts
+from ripple_core.bench.report import FidelityReport, VariantReport
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest
 from ripple_core.contract.validate import resolve
@@ -38,3 +40,22 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https:)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_fidelity_figures_are_those_of_the_committed_report() -> None:
+    """Every row and every verdict, and the report is one of the reporting prompts."""
+    record = ROOT / "ripple_core" / "bench" / "figures" / "fidelity.json"
+    report = FidelityReport.model_validate_json(record.read_text(encoding="utf-8"))
+    assert [clip.prompt for clip in report.dense] == reporting_prompts()
+    assert [_row(variant) for variant in report.variants if _row(variant) not in README] == []
+    words = " ".join(README.split())
+    assert [verdict for verdict in report.verdicts if verdict not in words] == []
+
+
+def _row(variant: VariantReport) -> str:
+    saved = (variant.score_savings, variant.attention_savings, variant.total_savings)
+    shares = ("" if share is None else f"{share:.1%}" for share in saved)
+    assert variant.psnr_db is not None
+    spread = (variant.psnr_db.min, variant.psnr_db.median, variant.psnr_db.max)
+    psnr = " / ".join(f"{value:.1f}" for value in spread)
+    return f"| {variant.name} | {' | '.join(shares)} | {psnr} | {variant.ssim.median:.3f} |"
