@@ -154,6 +154,8 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["bench", "fidelity", *options, "--json", str(tmp_path / "report.json")])
     assert done.exit_code == 0, done.output
     assert "channel 1" in done.output
+    # Nothing is cut short on a terminal of 80 columns.
+    assert "…" not in done.output
     report = FidelityReport.model_validate_json((tmp_path / "report.json").read_text())
     assert [(clip.prompt, clip.num_inference_steps) for clip in report.dense] == [("a red circle", 4)]
     assert [found.name for found in report.variants] == ["channel 1"]
