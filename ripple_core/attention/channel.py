@@ -17,7 +17,13 @@ _AXIS_Y, _AXIS_X, _AXIS_T = 2, 3, 1
 
 
 def channel_attention(
-    query_BNHD: Tensor, key_BNHD: Tensor, value_BNHD: Tensor, grid: LatentGrid, theta: float, scale: float | None = None
+    query_BNHD: Tensor,
+    key_BNHD: Tensor,
+    value_BNHD: Tensor,
+    grid: LatentGrid,
+    theta: float,
+    scale: float | None = None,
+    text_before: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Attention whose score products are reused between neighbours.
 
@@ -25,23 +31,35 @@ def channel_attention(
     the elements and multiplying densely gives the same sums. Softmax and V are untouched.
 
     Args:
-        query_BNHD: ``[batch, tokens, heads, head_dim]``, after RoPE, tokens in grid order.
-        key_BNHD: the same shape.
-        value_BNHD: the same shape.
-        grid: its num_tokens must equal tokens.
+        query_BNHD: ``[batch, tokens, heads, head_dim]``, after RoPE, video tokens in grid order.
+        key_BNHD: the same, with the video at the same place; tokens after it may be fewer.
+        value_BNHD: the shape of key_BNHD.
+        grid: where the video's tokens lie; tokens before and after them are exact.
         theta: threshold on a channel's spread in a window of two neighbours, in units of query and key.
         scale: of the scores; 1 / sqrt(head_dim) by default.
+        text_before: tokens before the video's.
 
     Returns:
         The output ``[batch, tokens, heads, head_dim]``, and the score savings of each head ``[heads]``:
-        1 - (1 - r_q)(1 - r_k), with r the reused fraction of the elements, averaged over the batch.
+        1 - (1 - r_q)(1 - r_k), with r the reused fraction of all elements, averaged over the batch.
     """
-    query_BNHD, reused_q = reuse_neighbours(query_BNHD, grid, theta)
-    key_BNHD, reused_k = reuse_neighbours(key_BNHD, grid, theta)
+    query_BNHD, reused_q = _reuse_in_video(query_BNHD, grid, theta, text_before)
+    key_BNHD, reused_k = _reuse_in_video(key_BNHD, grid, theta, text_before)
     query, key, value = (x.transpose(1, 2) for x in (query_BNHD, key_BNHD, value_BNHD))
     out = F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
     savings_BH = 1 - (1 - reused_q) * (1 - reused_k)
     return out, savings_BH.mean(0)
+
+
+def _reuse_in_video(x_BNHD: Tensor, grid: LatentGrid, theta: float, text_before: int) -> tuple[Tensor, Tensor]:
+    """`reuse_neighbours` on the video's tokens; the fraction is of all tokens' elements."""
+    tokens = x_BNHD.shape[1]
+    sizes = (text_before, grid.num_tokens, tokens - text_before - grid.num_tokens)
+    before, video, after = x_BNHD.split(sizes, dim=1)
+    video, reused_BH = reuse_neighbours(video, grid, theta)
+    if video.shape[1] < tokens:
+        video = torch.cat([before, video, after], dim=1)
+    return video, reused_BH * grid.num_tokens / tokens
 
 
 def reuse_neighbours(x_BNHD: Tensor, grid: LatentGrid, theta: float) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,14 @@ class AttentionCall:
     """Where one self-attention call stands.
 
     Attributes:
-        grid: of the video's tokens, as many as query and key have.
+        grid: of the video's tokens.
         layer: index of the self-attention layer.
         step: denoising step, 0..num_steps - 1.
         num_steps: denoising steps of the whole video.
         scale: of the scores, None for 1 / sqrt(head_dim).
+        text_before: tokens before the video's, in query and key. The video lies at
+            ``[text_before : text_before + grid.num_tokens]`` in both; all other tokens, before and after, are text
+            (or an image's) and exact.
     """
 
     grid: LatentGrid
@@ -29,6 +32,7 @@ class AttentionCall:
     step: int
     num_steps: int
     scale: float | None = None
+    text_before: int = 0
 
 
 class AttentionMethod(Protocol):
@@ -45,7 +49,8 @@ class AttentionMethod(Protocol):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
         """The output ``[batch, tokens, heads, head_dim]`` and its cost, or None when stock attention shall run.
 
-        Query, key and value are ``[batch, tokens, heads, head_dim]`` after RoPE, tokens in grid order.
+        Query is ``[batch, tokens, heads, head_dim]`` after RoPE, video tokens in grid order. Key and value may have
+        fewer tokens at the end, where padded text was cropped. With Ulysses parallelism heads are this rank's.
         """
 
 
@@ -66,7 +71,7 @@ class ChannelReuse:
         theta = theta_of_step(self.config, call.step, call.num_steps)
         if theta is None:
             return None
-        out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale)
+        out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
         return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))
 
 

@@ -1,7 +1,8 @@
 """Counts what ran: FLOPs of video self-attention by denoising step, layer and head.
 
-A call of dense attention takes 2 N^2 D FLOPs per head for QK^T and as many for PV (a multiply-add is two; softmax,
-projections and cross-attention are not counted). Dense steps and fallbacks count in full.
+A call of dense attention over N queries and M keys takes 2 N M D FLOPs per head for QK^T and as many for PV (a
+multiply-add is two; softmax, projections and cross-attention are not counted). Padded text that a mask takes out of
+the keys is in nobody's count. Dense steps and fallbacks count in full.
 """
 
 from collections import Counter
@@ -52,6 +53,7 @@ class SavingsReport:
         tokens: of a call (the largest, if they differ).
         dense_steps: steps without any reuse.
         fallbacks: calls that ran dense although they should have reused, by reason.
+        skipped_flops: dense FLOPs of calls that a step cache such as FirstBlockCache left out; not part of `total`.
     """
 
     mode: str
@@ -65,11 +67,17 @@ class SavingsReport:
     tokens: int
     dense_steps: tuple[int, ...]
     fallbacks: dict[str, int]
+    skipped_flops: int = 0
 
     @property
     def savings(self) -> float:
         """Share of all attention FLOPs (QK^T and PV, dense steps included) that reuse removed."""
         return self.total.savings
+
+    @property
+    def savings_with_step_cache(self) -> float:
+        """Share of all attention FLOPs of the stock pipeline removed by reuse and by a step cache together."""
+        return FlopCount(self.total.dense_flops + self.skipped_flops, self.total.executed_flops).savings
 
     @property
     def score_savings(self) -> float:
@@ -130,8 +138,16 @@ class SavingsCounter:
     _cells: dict[tuple[int, int], _Cell] = field(default_factory=dict)
     fallbacks: Counter[str] = field(default_factory=Counter)
     _tokens: int = 0
+    _skipped_flops: int = 0
 
-    def record(self, step: int, layer: int, shape_BNHD: Iterable[int], executed: Executed | None = None) -> None:
+    def record(
+        self,
+        step: int,
+        layer: int,
+        shape_BNHD: Iterable[int],
+        executed: Executed | None = None,
+        num_keys: int | None = None,
+    ) -> int:
         """Count one attention call.
 
         Args:
@@ -139,15 +155,24 @@ class SavingsCounter:
             layer: index of the self-attention layer.
             shape_BNHD: shape of the query.
             executed: what ran of it, None for a dense call.
+            num_keys: as many as queries by default.
+
+        Returns:
+            The FLOPs of dense attention for this call.
         """
         batch, tokens, heads, head_dim = shape_BNHD
-        score_flops_per_head = 2 * batch * tokens * tokens * head_dim
+        score_flops_per_head = 2 * batch * tokens * (tokens if num_keys is None else num_keys) * head_dim
         cell = self._cells.setdefault((step, layer), _Cell(heads))
         cell.dense_flops += 2 * score_flops_per_head * heads
         cell.calls += 1
         self._tokens = max(self._tokens, tokens)
         if executed is not None:
             cell.add_saved(executed, score_flops_per_head)
+        return 2 * score_flops_per_head * heads
+
+    def record_skipped(self, dense_flops: int) -> None:
+        """Count attention that a step cache left out."""
+        self._skipped_flops += dense_flops
 
     def record_fallback(self, reason: str) -> None:
         """Count one call that ran dense although it should have reused."""
@@ -173,6 +198,7 @@ class SavingsCounter:
             tokens=self._tokens,
             dense_steps=tuple(step for step in steps if step not in reusing),
             fallbacks=dict(self.fallbacks),
+            skipped_flops=self._skipped_flops,
         )
 
 

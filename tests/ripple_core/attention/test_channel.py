@@ -106,3 +106,24 @@ def test_batch_items_do_not_see_each_other() -> None:
     alone = [channel_attention(*qkv, grid, 0.5) for qkv in (first, second)]
     torch.testing.assert_close(out, torch.cat([single[0] for single in alone]))
     torch.testing.assert_close(savings, (alone[0][1] + alone[1][1]) / 2)
+
+
+@pytest.mark.parametrize(("before", "after_q", "after_k"), [(0, 0, 0), (3, 0, 0), (0, 4, 4), (2, 5, 1)])
+def test_text_is_exact_and_counts_as_not_reused(before: int, after_q: int, after_k: int) -> None:
+    """Snapping the video alone by hand and multiplying densely gives the same output and the same counts."""
+    grid, theta = LatentGrid(2, 3, 4), 0.4
+    num_queries, num_keys = before + grid.num_tokens + after_q, before + grid.num_tokens + after_k
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, tokens, 3, 8) for tokens in (num_queries, num_keys, num_keys))
+    video = slice(before, before + grid.num_tokens)
+    expected_q, expected_k = q.clone(), k.clone()
+    expected_q[:, video], reused_q = reuse_neighbours(q[:, video], grid, theta)
+    expected_k[:, video], reused_k = reuse_neighbours(k[:, video], grid, theta)
+    dense = torch.nn.functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in (expected_q, expected_k, v))
+    ).transpose(1, 2)
+    out, savings_H = channel_attention(q, k, v, grid, theta, text_before=before)
+    assert torch.equal(out, dense)
+    executed = (1 - reused_q * grid.num_tokens / num_queries) * (1 - reused_k * grid.num_tokens / num_keys)
+    assert torch.allclose(savings_H, 1 - executed.mean(0))
+    assert savings_H.min() > 0

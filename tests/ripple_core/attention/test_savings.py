@@ -45,3 +45,15 @@ def test_a_method_that_costs_more_than_dense_saves_less_than_nothing() -> None:
     counter = SavingsCounter("some", 0.5)
     counter.record(0, 0, SHAPE, executed([1.25] * 3, [1] * 3))
     assert counter.report().savings == pytest.approx(-0.125)
+
+
+def test_fewer_keys_than_queries_and_calls_left_out() -> None:
+    counter = SavingsCounter("channel", 0.5)
+    batch, tokens, heads, head_dim = SHAPE
+    assert counter.record(0, 0, SHAPE, num_keys=5) == 4 * batch * tokens * 5 * heads * head_dim
+    counter.record_skipped(counter.record(1, 0, SHAPE, executed([0.5] * heads, [1] * heads), num_keys=5))
+    report = counter.report()
+    assert report.total.dense_flops == 2 * report.skipped_flops
+    assert report.savings == pytest.approx(1 / 8)
+    # A quarter of one call of three saved by reuse, and one call of three left out.
+    assert report.savings_with_step_cache == pytest.approx((1 / 4 + 1) / 3)
