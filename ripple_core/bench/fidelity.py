@@ -139,7 +139,9 @@ def _grid(model: LoadedModel, request: ResolvedRequest) -> LatentGrid:
     frames = (request.num_frames - 1) // pipe.vae_scale_factor_temporal + 1
     size = (side // pipe.vae_scale_factor_spatial for side in (request.height, request.width))
     latents = torch.empty(1, pipe.transformer.config.in_channels, frames, *size, device="meta")
-    return family_of(pipe.transformer).grid(pipe.transformer, latents)
+    grid = family_of(pipe.transformer).grid(pipe.transformer, {"hidden_states": latents})
+    assert grid is not None
+    return grid
 
 
 def _claim(folder: Path, model: LoadedModel, requests: list[ResolvedRequest]) -> None:

@@ -45,3 +45,26 @@ class StepContextHook(ModelHook):
         """Forget the context; called by diffusers between videos."""
         self.state_manager.reset()
         return module
+
+
+def scheduler_step(scheduler: Any, timestep: Any) -> Step | None:
+    """The step at which a pipeline's scheduler stands, None before and after a denoising loop.
+
+    Nothing is read from the device where the scheduler counts its steps (all but CogVideoX's do).
+
+    Args:
+        scheduler: of the pipeline, `set_timesteps` done.
+        timestep: the transformer's argument, to look up in the schedule of a scheduler that does not count.
+    """
+    if getattr(scheduler, "num_inference_steps", None) is None:
+        return None
+    total = len(scheduler.timesteps)
+    if hasattr(scheduler, "_step_index"):
+        # None until the first step of a loop is done.
+        index = scheduler._step_index
+        if index is None:
+            index = getattr(scheduler, "_begin_index", None) or 0
+        return Step(index, total) if index < total else None
+    schedule = scheduler.timesteps.tolist()
+    value = timestep.max().item() if hasattr(timestep, "max") else timestep
+    return Step(schedule.index(value), total) if value in schedule else None

@@ -1,0 +1,230 @@
+"""The handle of `apply_timeripple`: routes each attention call to the method or to the stock kernel, and counts it."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from diffusers.hooks import HookRegistry
+from torch import Tensor, nn
+
+from ripple_core.attention import (
+    AttentionCall,
+    AttentionMethod,
+    Executed,
+    LatentGrid,
+    SavingsCounter,
+    SavingsReport,
+)
+from ripple_core.integrate.context_parallel import ulysses_attention
+from ripple_core.integrate.families import Family
+from ripple_core.integrate.masks import valid_key_lengths
+from ripple_core.integrate.processors import Site, is_changed
+from ripple_core.integrate.step import Step, StepContextHook, scheduler_step
+
+logger = logging.getLogger(__name__)
+
+_HOOK_NAME = "timeripple_step_context"
+_UNKNOWN_STEP = -1
+
+
+class TimeRippleHandle:
+    """A method on the transformers of one pipeline, or on one transformer; made by `apply_timeripple`."""
+
+    def __init__(
+        self, transformers: list[tuple[nn.Module, Family]], method: AttentionMethod | None, pipe: Any = None
+    ) -> None:
+        self.method = method
+        self.counter = SavingsCounter(method.name, method.aggressiveness) if method else SavingsCounter("dense", 0.0)
+        self._pipe = pipe
+        self._step_by_hand: Step | None = None
+        for transformer, family in transformers:
+            _check_processors(transformer, family)
+        self._transformers: list[_Transformer] = []
+        num_layers = 0
+        for transformer, family in transformers:
+            self._transformers.append(_Transformer(self, transformer, family, first_layer=num_layers))
+            num_layers += self._transformers[-1].num_layers
+
+    def set_step(self, step: int, num_steps: int) -> None:
+        """Say which denoising step the next forward calls belong to, in a loop that nothing else tells about.
+
+        Args:
+            step: 0..num_steps - 1.
+            num_steps: denoising steps of the whole video.
+
+        Raises:
+            ValueError: when step is out of range.
+        """
+        if not 0 <= step < num_steps:
+            raise ValueError(f"step is {step}; it must lie in 0..{num_steps - 1}")
+        self._step_by_hand = Step(step, num_steps)
+
+    def report(self) -> SavingsReport:
+        """What ran since `apply_timeripple`, by denoising step and by layer (a second transformer's follow)."""
+        return self.counter.report()
+
+    def remove(self) -> None:
+        """Put the stock attention back; the report stays readable. A second call does nothing."""
+        for transformer in self._transformers:
+            transformer.remove()
+        self._transformers.clear()
+
+    def step_without_context(self, timestep: Any) -> Step | None:
+        """The step by the pipeline's scheduler, else as set by hand."""
+        known = scheduler_step(self._pipe.scheduler, timestep) if self._pipe is not None else None
+        return known or self._step_by_hand
+
+    def fall_back(self, reason: str) -> None:
+        """Count a call that runs dense although it should reuse."""
+        if reason not in self.counter.fallbacks:
+            logger.warning("TimeRipple runs dense: %s (said once; the report counts the calls)", reason)
+        self.counter.record_fallback(reason)
+
+
+def _check_processors(transformer: nn.Module, family: Family) -> None:
+    ours = [attention.processor for attention in family.self_attention(transformer)]
+    if any(is_changed(processor) for processor in ours):
+        raise ValueError("TimeRipple is on this transformer already; call remove() on its handle first")
+    every = [module.processor for module in transformer.modules() if hasattr(module, "processor")]
+    if any(sum(other is processor for other in every) > 1 for processor in ours):
+        raise ValueError("attention modules share a processor; give each its own with attention.set_processor(...)")
+
+
+class _Transformer:
+    """A method on one transformer: what the forward call under way is about, and its attention calls."""
+
+    def __init__(self, handle: TimeRippleHandle, transformer: nn.Module, family: Family, first_layer: int) -> None:
+        self._handle = handle
+        self._family = family
+        self._signature = inspect.signature(type(transformer).forward)
+        self._grid: LatentGrid | None = None
+        self._step: Step | None = None
+        self._called: set[int] = set()
+        self._flops_of_layer: dict[int, int] = {}
+
+        # A submodule outside the blocks: accelerate's offloading drops hooks on the transformer after the first call,
+        # and hooks on blocks would be compiled with them.
+        outside = next(child for child in transformer.children() if not isinstance(child, nn.ModuleList))
+        self._context_hook = StepContextHook()
+        self._context_registry = HookRegistry.check_if_exists_or_initialize(outside)
+        self._context_registry.register_hook(self._context_hook, _HOOK_NAME)
+        self._root_registry = HookRegistry.check_if_exists_or_initialize(transformer)
+        self._root_registry.invalidate_child_registries_cache()
+
+        before, after = torch.compiler.disable(self._before_forward), torch.compiler.disable(self._after_forward)
+        self._forward_hooks = [
+            transformer.register_forward_pre_hook(before, with_kwargs=True),
+            transformer.register_forward_hook(after),
+        ]
+        self._sites = [
+            Site(attention, family.kernel, functools.partial(self._on_call, index))
+            for index, attention in enumerate(family.self_attention(transformer))
+        ]
+        self.num_layers = len(self._sites)
+        self._first_layer = first_layer
+
+    def remove(self) -> None:
+        for site in self._sites:
+            site.remove()
+        for hook in self._forward_hooks:
+            hook.remove()
+        self._context_registry.remove_hook(_HOOK_NAME, recurse=False)
+        self._root_registry.invalidate_child_registries_cache()
+
+    def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = self._signature.bind_partial(module, *args, **kwargs).arguments
+        self._grid = self._family.grid(module, arguments)
+        self._step = self._context_hook.current() or self._handle.step_without_context(arguments.get("timestep"))
+        self._called.clear()
+
+    def _after_forward(self, *_: Any) -> None:
+        """What a layer that a step cache left out would have taken is what it took when it last ran."""
+        for index, flops in self._flops_of_layer.items():
+            if index not in self._called:
+                self._handle.counter.record_skipped(flops)
+
+    def _on_call(self, index: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+        """One self-attention call, ``[batch, tokens, heads, head_dim]`` after RoPE."""
+        site = self._sites[index]
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+            return self._attend(index, q, k, v, options | {"attn_mask": mask})
+
+        mask = options.get("attn_mask")
+        if site.parallel_config is None:
+            return attend(query, key, value, mask)
+        return ulysses_attention(attend, query, key, value, mask, site.parallel_config)
+
+    def _attend(self, index: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
+        """The same with all tokens here."""
+        mask, batch = options.get("attn_mask"), query.shape[0]
+        lengths = [key.shape[1]] * batch if mask is None else valid_key_lengths(mask, batch)
+        if self._handle.method is not None:
+            reason = self._fallback_reason(query, key, lengths, options)
+            if reason:
+                self._handle.fall_back(reason)
+            else:
+                assert lengths is not None
+                out = self._reuse(index, query, key, value, lengths, options.get("scale"))
+                if out is not None:
+                    return out
+        for items, num_keys in _equal_lengths(lengths or [key.shape[1]] * batch):
+            self._record(index, query[items], num_keys)
+        return self._sites[index].stock_attention(query, key, value, options)
+
+    def _reuse(
+        self, index: int, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None
+    ) -> Tensor | None:
+        """The method's output for items of one length at a time, padded keys cropped; None on a dense step."""
+        method, grid, step = self._handle.method, self._grid, self._step
+        assert method is not None
+        assert grid is not None
+        assert step is not None
+        before = query.shape[1] - grid.num_tokens if self._family.text == "before" else 0
+        call = AttentionCall(grid, self._first_layer + index, step.index, step.total, scale, before)
+        parts = [
+            (items, num_keys, method.attend(query[items], key[items, :num_keys], value[items, :num_keys], call))
+            for items, num_keys in _equal_lengths(lengths)
+        ]
+        results: list[Tensor] = []
+        for items, num_keys, result in parts:
+            if result is None:
+                return None
+            self._record(index, query[items], num_keys, result[1])
+            results.append(result[0])
+        return torch.cat(results) if len(results) > 1 else results[0]
+
+    def _fallback_reason(
+        self, query: Tensor, key: Tensor, lengths: list[int] | None, options: dict[str, Any]
+    ) -> str | None:
+        if self._step is None:
+            return "unknown_denoising_step"
+        if lengths is None or options.get("is_causal"):
+            return "attention_mask"
+        if query.shape[2] != key.shape[2]:
+            return "grouped_heads"
+        num_queries, num_keys = query.shape[1], key.shape[1]
+        video = self._grid.num_tokens if self._grid else num_queries + 1
+        fits = num_queries == video if self._family.text == "none" else num_queries >= video
+        if num_queries != num_keys or not fits or (self._family.text == "after" and min(lengths) < video):
+            return "tokens_off_grid"
+        return None
+
+    def _record(self, index: int, query: Tensor, num_keys: int, executed: Executed | None = None) -> None:
+        step = self._step.index if self._step else _UNKNOWN_STEP
+        counter = self._handle.counter
+        flops = counter.record(step, self._first_layer + index, query.shape, executed, num_keys)
+        # Several calls of a layer in one forward, as with a loop over the batch, add up.
+        so_far = self._flops_of_layer[index] if index in self._called else 0
+        self._called.add(index)
+        self._flops_of_layer[index] = so_far + flops
+
+
+def _equal_lengths(lengths: list[int]) -> Iterable[tuple[slice, int]]:
+    """Batch items to attend together: all, or one by one where their numbers of keys differ."""
+    if len(set(lengths)) == 1:
+        return [(slice(None), lengths[0])]
+    return [(slice(item, item + 1), length) for item, length in enumerate(lengths)]

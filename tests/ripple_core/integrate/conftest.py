@@ -1,0 +1,401 @@
+"""Tiny pipelines with random weights, one for each supported family whose parts can be made without a model hub.
+
+Prompts come as embeddings, which every pipeline takes: no text encoder is needed, and batch items can have different
+numbers of valid tokens. Sizes are odd where the model allows it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+STEPS = 5
+TEXT = 16  # tokens of a prompt, padding included
+TEXT_DIM = 32
+
+
+@dataclass
+class TinyPipeline:
+    """A pipeline and how to run it.
+
+    Attributes:
+        pipe: without text encoders.
+        size: height, width and num_frames arguments.
+        grid: frames, height and width in video tokens.
+        prompt: embeddings of a batch of prompts, as arguments; a guided call has negative ones too.
+        forwards_per_step: 2 where guidance takes a second pass.
+        layers: self-attention modules.
+        decodes: whether its VAE works at this size.
+        options: further arguments.
+    """
+
+    pipe: Any
+    size: tuple[int, int, int]
+    grid: tuple[int, int, int]
+    prompt: Callable[[int], dict[str, Any]]
+    forwards_per_step: int
+    layers: int = 2
+    decodes: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, batch: int = 1, output_type: str = "latent", **options: Any) -> Tensor:
+        """The latents, or the video, of fixed noise."""
+        height, width, num_frames = self.size
+        self.pipe.set_progress_bar_config(disable=True)
+        torch.manual_seed(5)
+        arguments = {
+            "height": height,
+            "width": width,
+            "num_frames": num_frames,
+            "num_inference_steps": STEPS,
+            "output_type": output_type,
+            "generator": torch.Generator().manual_seed(7),
+        }
+        video = self.pipe(**(arguments | self.prompt(batch) | self.options | options)).frames
+        return torch.as_tensor(video)
+
+
+def embeddings(batch: int, dim: int = TEXT_DIM, seed: int = 1, tokens: int = TEXT) -> Tensor:
+    """``[batch, tokens, dim]``."""
+    return torch.randn(batch, tokens, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def mask(batch: int, dtype: torch.dtype = torch.int64, first: int = 9) -> Tensor:
+    """``[batch, TEXT]``; every item has other valid tokens."""
+    return (torch.arange(TEXT)[None] < first + 3 * torch.arange(batch)[:, None]).to(dtype)
+
+
+def plain_prompt(batch: int) -> dict[str, Any]:
+    return {"prompt_embeds": embeddings(batch), "negative_prompt_embeds": embeddings(batch, seed=2)}
+
+
+def masked_prompt(batch: int) -> dict[str, Any]:
+    masks = {"prompt_attention_mask": mask(batch), "negative_prompt_attention_mask": mask(batch, first=5)}
+    return plain_prompt(batch) | masks
+
+
+def flow_scheduler(**options: Any) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**options)
+
+
+def wan_transformer(**changes: Any) -> Any:
+    from diffusers import WanTransformer3DModel
+
+    config = {
+        "patch_size": (1, 2, 2),
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "in_channels": 8,
+        "out_channels": 8,
+        "text_dim": TEXT_DIM,
+        "freq_dim": 16,
+        "ffn_dim": 32,
+        "num_layers": 2,
+        "rope_max_seq_len": 64,
+    }
+    return WanTransformer3DModel(**(config | changes)).eval()
+
+
+def wan_vae() -> Any:
+    from diffusers import AutoencoderKLWan
+
+    from ripple_core.tiny import architecture
+
+    return AutoencoderKLWan.from_config(dict(architecture.build_vae().config) | {"base_dim": 8}).eval()
+
+
+def wan(**parts: Any) -> TinyPipeline:
+    from diffusers import WanPipeline
+
+    defaults = {"transformer": wan_transformer(), "scheduler": flow_scheduler(shift=3.0)}
+    pipe = WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(), **(defaults | parts))
+    layers = 2 if parts.get("transformer_2") is None else 4
+    return TinyPipeline(pipe, (32, 48, 5), (3, 4, 6), plain_prompt, 2, layers)
+
+
+def wan22_two_transformers() -> TinyPipeline:
+    from diffusers import UniPCMultistepScheduler
+
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return wan(transformer_2=wan_transformer(), boundary_ratio=0.8, scheduler=scheduler)
+
+
+def skyreels_v2() -> TinyPipeline:
+    from diffusers import SkyReelsV2Pipeline, SkyReelsV2Transformer3DModel, UniPCMultistepScheduler
+
+    config = {name: value for name, value in wan_transformer().config.items() if not name.startswith("_")}
+    config.pop("norm_elementwise_affine", None)
+    pipe = SkyReelsV2Pipeline(
+        tokenizer=None,
+        text_encoder=None,
+        transformer=SkyReelsV2Transformer3DModel(**config).eval(),
+        vae=wan_vae(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0),
+    )
+    return TinyPipeline(pipe, (32, 48, 5), (3, 8, 12), plain_prompt, 2)
+
+
+def hunyuan_vae() -> Any:
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    return AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    ).eval()
+
+
+def hunyuan_video() -> TinyPipeline:
+    from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_DIM,
+        pooled_projection_dim=8,
+        rope_axes_dim=(4, 6, 6),
+    )
+
+    def prompt(batch: int) -> dict[str, Any]:
+        pooled = {"pooled_prompt_embeds": embeddings(batch, 8)[:, 0]}
+        pooled["negative_pooled_prompt_embeds"] = embeddings(batch, 8, seed=3)[:, 0]
+        return masked_prompt(batch) | pooled
+
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipe = HunyuanVideoPipeline(
+        transformer=transformer.eval(), vae=hunyuan_vae(), scheduler=flow_scheduler(shift=7.0), **parts
+    )
+    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), prompt, 2, options={"true_cfg_scale": 3.0})
+
+
+def hunyuan_video15() -> TinyPipeline:
+    from diffusers import AutoencoderKLHunyuanVideo15, HunyuanVideo15Pipeline, HunyuanVideo15Transformer3DModel
+    from diffusers.guiders import ClassifierFreeGuidance
+
+    transformer = HunyuanVideo15Transformer3DModel(
+        in_channels=9,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_DIM,
+        text_embed_2_dim=12,
+        image_embed_dim=10,
+        rope_axes_dim=(4, 6, 6),
+        task_type="t2v",
+    )
+    vae = AutoencoderKLHunyuanVideo15(latent_channels=4, block_out_channels=(16, 16, 16, 16, 16), layers_per_block=1)
+
+    def prompt(batch: int) -> dict[str, Any]:
+        arguments = {}
+        for seed, prefix in ((1, ""), (2, "negative_")):
+            arguments[f"{prefix}prompt_embeds"] = embeddings(batch, seed=seed)
+            arguments[f"{prefix}prompt_embeds_mask"] = mask(batch, first=4 + seed)
+            arguments[f"{prefix}prompt_embeds_2"] = embeddings(batch, 12, seed=seed)
+            arguments[f"{prefix}prompt_embeds_mask_2"] = mask(batch, first=2 + seed)
+        return arguments
+
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipe = HunyuanVideo15Pipeline(
+        transformer=transformer.eval(),
+        vae=vae.eval(),
+        scheduler=flow_scheduler(shift=5.0),
+        guider=ClassifierFreeGuidance(3.0),
+        **parts,
+    )
+    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), prompt, 2)
+
+
+def cogvideox(*, rope: bool) -> TinyPipeline:
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=TEXT_DIM,
+        num_layers=2,
+        sample_width=10,
+        sample_height=6,
+        sample_frames=9,
+        max_text_seq_length=TEXT,
+        use_rotary_positional_embeddings=rope,
+    )
+    vae = AutoencoderKLCogVideoX(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    )
+    pipe = CogVideoXPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae.eval(),
+        transformer=transformer.eval(),
+        scheduler=CogVideoXDDIMScheduler(),
+    )
+    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), plain_prompt, 1, options={"max_sequence_length": TEXT})
+
+
+def ltx_video() -> TinyPipeline:
+    from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
+
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        num_layers=2,
+        caption_channels=TEXT_DIM,
+    )
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+    )
+    pipe = LTXPipeline(
+        scheduler=flow_scheduler(use_dynamic_shifting=True),
+        vae=vae.eval(),
+        text_encoder=None,
+        tokenizer=None,
+        transformer=transformer.eval(),
+    )
+    return TinyPipeline(pipe, (96, 160, 17), (3, 3, 5), masked_prompt, 1)
+
+
+def mochi() -> TinyPipeline:
+    from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
+
+    transformer = MochiTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        pooled_projection_dim=16,
+        in_channels=12,
+        text_embed_dim=TEXT_DIM,
+        time_embed_dim=4,
+        max_sequence_length=TEXT,
+    )
+    vae = AutoencoderKLMochi(
+        latent_channels=12,
+        encoder_block_out_channels=(32, 32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32, 32),
+        layers_per_block=(1, 1, 1, 1, 1),
+    )
+    pipe = MochiPipeline(
+        scheduler=flow_scheduler(),
+        vae=vae.eval(),
+        text_encoder=None,
+        tokenizer=None,
+        transformer=transformer.eval(),
+    )
+    return TinyPipeline(pipe, (48, 80, 13), (3, 3, 5), masked_prompt, 1)
+
+
+def allegro() -> TinyPipeline:
+    from diffusers import (
+        AllegroPipeline,
+        AllegroTransformer3DModel,
+        AutoencoderKLAllegro,
+        EulerDiscreteScheduler,
+    )
+
+    transformer = AllegroTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        cross_attention_dim=48,
+        caption_channels=TEXT_DIM,
+        sample_height=6,
+        sample_width=10,
+        sample_frames=3,
+    )
+    vae = AutoencoderKLAllegro(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    )
+    pipe = AllegroPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae.eval(),
+        transformer=transformer.eval(),
+        scheduler=EulerDiscreteScheduler(),
+    )
+    return TinyPipeline(
+        pipe, (48, 80, 12), (3, 3, 5), masked_prompt, 1, decodes=False, options={"negative_prompt": None}
+    )
+
+
+def kandinsky5() -> TinyPipeline:
+    from diffusers import Kandinsky5T2VPipeline, Kandinsky5Transformer3DModel
+
+    transformer = Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        out_visual_dim=4,
+        in_text_dim=TEXT_DIM,
+        in_text_dim2=8,
+        time_dim=16,
+        model_dim=32,
+        ff_dim=48,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(4, 6, 6),
+    )
+    # diffusers starts these at zero, which shuts every attention off.
+    for module in transformer.modules():
+        if type(module).__name__ == "Kandinsky5Modulation":
+            torch.nn.init.normal_(module.out_layer.weight, std=0.3)
+
+    def prompt(batch: int) -> dict[str, Any]:
+        arguments = {}
+        for seed, prefix in ((1, ""), (2, "negative_")):
+            arguments[f"{prefix}prompt_embeds_qwen"] = embeddings(batch, seed=seed)
+            arguments[f"{prefix}prompt_embeds_clip"] = embeddings(batch, 8, seed=seed)[:, 0]
+            arguments[f"{prefix}prompt_cu_seqlens"] = torch.arange(batch + 1, dtype=torch.int32) * TEXT
+        return arguments
+
+    parts = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipe = Kandinsky5T2VPipeline(
+        transformer=transformer.eval(), vae=hunyuan_vae(), scheduler=flow_scheduler(shift=5.0), **parts
+    )
+    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), prompt, 2)
+
+
+PIPELINES: dict[str, Callable[[], TinyPipeline]] = {
+    "Wan 2.1": wan,
+    "Wan 2.2, two transformers": wan22_two_transformers,
+    "Wan 2.2 5B, a timestep for each token": lambda: wan(expand_timesteps=True),
+    "SkyReels-V2": skyreels_v2,
+    "HunyuanVideo": hunyuan_video,
+    "HunyuanVideo 1.5": hunyuan_video15,
+    "CogVideoX with RoPE": lambda: cogvideox(rope=True),
+    "CogVideoX with sincos": lambda: cogvideox(rope=False),
+    "LTX-Video": ltx_video,
+    "Mochi": mochi,
+    "Allegro": allegro,
+    "Kandinsky 5": kandinsky5,
+}
+
+
+@pytest.fixture(params=PIPELINES)
+def tiny(request: pytest.FixtureRequest) -> TinyPipeline:
+    """One pipeline of each family."""
+    torch.manual_seed(0)
+    return PIPELINES[request.param]()
