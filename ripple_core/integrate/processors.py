@@ -51,7 +51,7 @@ class Site:
         self.backend = _register_backend()
         self.number = torch.tensor(next(_numbers))
         self._kernel = kernel
-        self._stock_class: Any = type(self.processor)
+        self._stock_class = self.processor.__class__
         _sites[int(self.number)] = self
         vars(self.processor)["timeripple_site"] = self
         self.processor.__class__ = _class_for(self._stock_class, kernel)

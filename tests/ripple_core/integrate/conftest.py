@@ -173,7 +173,7 @@ def hunyuan_video() -> TinyPipeline:
     pipe = HunyuanVideoPipeline(
         transformer=transformer.eval(), vae=hunyuan_vae(), scheduler=flow_scheduler(shift=7.0), **parts
     )
-    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), prompt, 2, options={"true_cfg_scale": 3.0})
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2, options={"true_cfg_scale": 3.0})
 
 
 def hunyuan_video15() -> TinyPipeline:
@@ -212,7 +212,7 @@ def hunyuan_video15() -> TinyPipeline:
         guider=ClassifierFreeGuidance(3.0),
         **parts,
     )
-    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), prompt, 2)
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2)
 
 
 def cogvideox(*, rope: bool) -> TinyPipeline:
@@ -232,7 +232,7 @@ def cogvideox(*, rope: bool) -> TinyPipeline:
         text_embed_dim=TEXT_DIM,
         num_layers=2,
         sample_width=10,
-        sample_height=6,
+        sample_height=8,
         sample_frames=9,
         max_text_seq_length=TEXT,
         use_rotary_positional_embeddings=rope,
@@ -247,7 +247,7 @@ def cogvideox(*, rope: bool) -> TinyPipeline:
         transformer=transformer.eval(),
         scheduler=CogVideoXDDIMScheduler(),
     )
-    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), plain_prompt, 1, options={"max_sequence_length": TEXT})
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), plain_prompt, 1, options={"max_sequence_length": TEXT})
 
 
 def ltx_video() -> TinyPipeline:
@@ -276,7 +276,7 @@ def ltx_video() -> TinyPipeline:
         tokenizer=None,
         transformer=transformer.eval(),
     )
-    return TinyPipeline(pipe, (96, 160, 17), (3, 3, 5), masked_prompt, 1)
+    return TinyPipeline(pipe, (128, 160, 17), (3, 4, 5), masked_prompt, 1)
 
 
 def mochi() -> TinyPipeline:
@@ -292,6 +292,8 @@ def mochi() -> TinyPipeline:
         time_embed_dim=4,
         max_sequence_length=TEXT,
     )
+    # Zero at the start: no position embedding at all.
+    torch.nn.init.normal_(transformer.pos_frequencies, std=0.5)
     vae = AutoencoderKLMochi(
         latent_channels=12,
         encoder_block_out_channels=(32, 32, 32, 32),
@@ -305,7 +307,7 @@ def mochi() -> TinyPipeline:
         tokenizer=None,
         transformer=transformer.eval(),
     )
-    return TinyPipeline(pipe, (48, 80, 13), (3, 3, 5), masked_prompt, 1)
+    return TinyPipeline(pipe, (64, 80, 13), (3, 4, 5), masked_prompt, 1)
 
 
 def allegro() -> TinyPipeline:
@@ -324,7 +326,7 @@ def allegro() -> TinyPipeline:
         num_layers=2,
         cross_attention_dim=48,
         caption_channels=TEXT_DIM,
-        sample_height=6,
+        sample_height=8,
         sample_width=10,
         sample_frames=3,
     )
@@ -339,7 +341,7 @@ def allegro() -> TinyPipeline:
         scheduler=EulerDiscreteScheduler(),
     )
     return TinyPipeline(
-        pipe, (48, 80, 12), (3, 3, 5), masked_prompt, 1, decodes=False, options={"negative_prompt": None}
+        pipe, (64, 80, 12), (3, 4, 5), masked_prompt, 1, decodes=False, options={"negative_prompt": None}
     )
 
 
@@ -375,7 +377,7 @@ def kandinsky5() -> TinyPipeline:
     pipe = Kandinsky5T2VPipeline(
         transformer=transformer.eval(), vae=hunyuan_vae(), scheduler=flow_scheduler(shift=5.0), **parts
     )
-    return TinyPipeline(pipe, (48, 80, 9), (3, 3, 5), prompt, 2)
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2)
 
 
 PIPELINES: dict[str, Callable[[], TinyPipeline]] = {
@@ -392,6 +394,168 @@ PIPELINES: dict[str, Callable[[], TinyPipeline]] = {
     "Allegro": allegro,
     "Kandinsky 5": kandinsky5,
 }
+
+
+@dataclass
+class TinyTransformer:
+    """A transformer whose pipeline needs more than can be made here.
+
+    Attributes:
+        inputs: of one forward call with a given batch, on a grid of 3x4x5.
+        layers: self-attention modules.
+    """
+
+    transformer: Any
+    inputs: Callable[[int], dict[str, Any]]
+    layers: int = 2
+
+    @torch.no_grad()
+    def __call__(self, batch: int = 1) -> Tensor:
+        """The output for fixed inputs."""
+        return self.transformer(**self.inputs(batch), return_dict=False)[0]
+
+
+def video(batch: int, channels: int) -> Tensor:
+    """``[batch, channels, frames, height, width]`` of 3x4x5 patches."""
+    return torch.randn(batch, channels, 3, 8, 10, generator=torch.Generator().manual_seed(4))
+
+
+def video_and_text(batch: int, channels: int = 8) -> dict[str, Any]:
+    return {
+        "hidden_states": video(batch, channels),
+        "timestep": torch.full((batch,), 500.0),
+        "encoder_hidden_states": embeddings(batch),
+    }
+
+
+def wan_config() -> dict[str, Any]:
+    config = wan_transformer().config
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def wan_vace() -> TinyTransformer:
+    from diffusers import WanVACETransformer3DModel
+
+    transformer = WanVACETransformer3DModel(**wan_config(), vace_layers=[0, 1], vace_in_channels=6)
+    return TinyTransformer(
+        transformer.eval(), lambda batch: video_and_text(batch) | {"control_hidden_states": video(batch, 6)}, layers=4
+    )
+
+
+def chronoedit() -> TinyTransformer:
+    from diffusers import ChronoEditTransformer3DModel
+
+    return TinyTransformer(ChronoEditTransformer3DModel(**wan_config()).eval(), video_and_text)
+
+
+def cosmos() -> TinyTransformer:
+    from diffusers import CosmosTransformer3DModel
+
+    transformer = CosmosTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        text_embed_dim=TEXT_DIM,
+        encoder_hidden_states_channels=TEXT_DIM,
+        adaln_lora_dim=4,
+        max_size=(4, 16, 16),
+        concat_padding_mask=False,
+        extra_pos_embed_type=None,
+    )
+    return TinyTransformer(transformer.eval(), video_and_text)
+
+
+def motif_video() -> TinyTransformer:
+    from diffusers import MotifVideoTransformer3DModel
+
+    transformer = MotifVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=1,
+        num_single_layers=2,
+        num_decoder_layers=1,
+        text_embed_dim=TEXT_DIM,
+        rope_axes_dim=(4, 6, 6),
+    )
+    return TinyTransformer(
+        transformer.eval(), lambda batch: video_and_text(batch) | {"encoder_attention_mask": mask(batch)}, layers=3
+    )
+
+
+def easyanimate() -> TinyTransformer:
+    from diffusers import EasyAnimateTransformer3DModel
+
+    transformer = EasyAnimateTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=8,
+        out_channels=8,
+        patch_size=2,
+        num_layers=2,
+        mmdit_layers=2,
+        time_embed_dim=8,
+        text_embed_dim=TEXT_DIM,
+    )
+    return TinyTransformer(transformer.eval(), video_and_text)
+
+
+def ltx2(rope_type: str) -> TinyTransformer:
+    from diffusers import LTX2VideoTransformer3DModel
+
+    transformer = LTX2VideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        audio_in_channels=4,
+        audio_out_channels=4,
+        audio_num_attention_heads=2,
+        audio_attention_head_dim=8,
+        audio_cross_attention_dim=16,
+        num_layers=2,
+        caption_channels=TEXT_DIM,
+        rope_type=rope_type,
+        rope_double_precision=False,
+    )
+
+    def inputs(batch: int) -> dict[str, Any]:
+        return {
+            "hidden_states": embeddings(batch, 8, tokens=60),
+            "audio_hidden_states": embeddings(batch, 4, tokens=7),
+            "encoder_hidden_states": embeddings(batch),
+            "audio_encoder_hidden_states": embeddings(batch),
+            "timestep": torch.full((batch, 60), 500.0),
+            "audio_timestep": torch.full((batch, 7), 500.0),
+            "num_frames": 3,
+            "height": 4,
+            "width": 5,
+            "audio_num_frames": 7,
+        }
+
+    return TinyTransformer(transformer.eval(), inputs)
+
+
+TRANSFORMERS: dict[str, Callable[[], TinyTransformer]] = {
+    "Wan VACE": wan_vace,
+    "ChronoEdit": chronoedit,
+    "Cosmos": cosmos,
+    "Motif-Video": motif_video,
+    "EasyAnimate": easyanimate,
+    "LTX-2, interleaved": lambda: ltx2("interleaved"),
+    "LTX-2, split": lambda: ltx2("split"),
+}
+
+
+@pytest.fixture(params=TRANSFORMERS)
+def tiny_transformer(request: pytest.FixtureRequest) -> TinyTransformer:
+    """One transformer of each family without a pipeline here."""
+    torch.manual_seed(0)
+    return TRANSFORMERS[request.param]()
 
 
 @pytest.fixture(params=PIPELINES)

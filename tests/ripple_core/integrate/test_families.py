@@ -115,3 +115,24 @@ def test_exact_attention_over_cropped_keys_gives_the_stock_video(tiny: Any) -> N
     report = handle.report()
     assert report.fallbacks == {}
     assert report.total.dense_flops == report.total.executed_flops
+
+
+def test_a_transformer_without_its_pipeline(tiny_transformer: Any) -> None:
+    """Families whose pipeline needs parts that cannot be made here, with the step set by hand."""
+    transformer = tiny_transformer.transformer
+    stock = tiny_transformer(2)
+    counting = apply_timeripple(transformer, TimeRippleConfig(0.0))
+    counting.set_step(2, STEPS)
+    assert torch.equal(tiny_transformer(2), stock)
+    counting.remove()
+    handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    handle.set_step(2, STEPS)
+    reused = tiny_transformer(2)
+    handle.remove()
+    report = handle.report()
+    assert report.fallbacks == {}
+    assert len(report.by_layer) == tiny_transformer.layers
+    assert report.total.dense_flops == counting.report().total.dense_flops
+    assert report.savings > 0.1
+    assert 0 < close(reused, stock) < 0.1
+    assert torch.equal(tiny_transformer(2), stock)
