@@ -109,12 +109,12 @@ def wan_vae() -> Any:
     return AutoencoderKLWan.from_config(dict(architecture.build_vae().config) | {"base_dim": 8}).eval()
 
 
-def wan(**parts: Any) -> TinyPipeline:
+def wan(num_layers: int = 2, **parts: Any) -> TinyPipeline:
     from diffusers import WanPipeline
 
-    defaults = {"transformer": wan_transformer(), "scheduler": flow_scheduler(shift=3.0)}
+    defaults = {"transformer": wan_transformer(num_layers=num_layers), "scheduler": flow_scheduler(shift=3.0)}
     pipe = WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(), **(defaults | parts))
-    layers = 2 if parts.get("transformer_2") is None else 4
+    layers = num_layers if parts.get("transformer_2") is None else 2 * num_layers
     return TinyPipeline(pipe, (32, 48, 5), (3, 4, 6), plain_prompt, 2, layers)
 
 
@@ -380,7 +380,7 @@ def kandinsky5() -> TinyPipeline:
     return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2)
 
 
-PIPELINES: dict[str, Callable[[], TinyPipeline]] = {
+PIPELINES: dict[str, Callable[..., TinyPipeline]] = {
     "Wan 2.1": wan,
     "Wan 2.2, two transformers": wan22_two_transformers,
     "Wan 2.2 5B, a timestep for each token": lambda: wan(expand_timesteps=True),
@@ -563,3 +563,14 @@ def tiny(request: pytest.FixtureRequest) -> TinyPipeline:
     """One pipeline of each family."""
     torch.manual_seed(0)
     return PIPELINES[request.param]()
+
+
+@pytest.fixture
+def make_tiny() -> Callable[..., TinyPipeline]:
+    """Builds a family's pipeline by its name."""
+
+    def make(name: str, **options: Any) -> TinyPipeline:
+        torch.manual_seed(0)
+        return PIPELINES[name](**options)
+
+    return make
