@@ -1,0 +1,105 @@
+"""One rank of test_parallel.py: python ulysses_rank.py RANK WORLD_SIZE RENDEZVOUS_FILE FAMILY ULYSSES|RING.
+
+Prints "distance savings heads" of the video against the same run in one process.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from diffusers import ContextParallelConfig, LTXVideoTransformer3DModel, ParallelConfig, WanTransformer3DModel
+from diffusers.hooks.context_parallel import apply_context_parallel
+
+from ripple_core import TimeRippleConfig, apply_timeripple
+
+GRID = (4, 3, 6)
+
+
+def build(family: str) -> tuple[Any, dict[str, Any]]:
+    torch.manual_seed(0)
+    text = torch.randn(2, 6, 32)
+    timestep = torch.full((2,), 500.0)
+    if family == "wan":
+        wan = WanTransformer3DModel(
+            num_attention_heads=4,
+            attention_head_dim=12,
+            in_channels=8,
+            out_channels=8,
+            text_dim=32,
+            freq_dim=16,
+            ffn_dim=32,
+            num_layers=2,
+            rope_max_seq_len=64,
+        )
+        latents = torch.randn(2, 8, GRID[0], 2 * GRID[1], 2 * GRID[2])
+        return wan.eval(), {"hidden_states": latents, "timestep": timestep, "encoder_hidden_states": text}
+    ltx = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=4,
+        attention_head_dim=16,
+        cross_attention_dim=64,
+        num_layers=2,
+        caption_channels=32,
+    )
+    frames, height, width = GRID
+    inputs = {
+        "hidden_states": torch.randn(2, frames * height * width, 8),
+        "timestep": timestep,
+        "encoder_hidden_states": text,
+        "encoder_attention_mask": None,
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+    }
+    return ltx.eval(), inputs
+
+
+def parallelise(transformer: Any, rank: int, world_size: int, context: ContextParallelConfig) -> None:
+    """What `enable_parallelism` does, which divides by the number of accelerators and so fails without any."""
+    config = ParallelConfig(context_parallel_config=context)
+    mesh = dist.device_mesh.init_device_mesh(
+        "cpu", mesh_shape=context.mesh_shape, mesh_dim_names=context.mesh_dim_names
+    )
+    config.setup(rank, world_size, torch.device("cpu"), mesh=mesh)
+    for module in transformer.modules():
+        if hasattr(getattr(module, "processor", None), "_parallel_config"):
+            module.processor._parallel_config = config
+    apply_context_parallel(transformer, context, transformer._cp_plan)
+
+
+def run(transformer: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        return transformer(**inputs, return_dict=False)[0]
+
+
+def main(rank: int, world_size: int, rendezvous: Path, family: str, kind: str) -> None:
+    torch.set_num_threads(1)
+    transformer, inputs = build(family)
+    alone = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    alone.set_step(2, 5)
+    expected = run(transformer, inputs)
+    alone.remove()
+
+    dist.init_process_group("gloo", init_method=rendezvous.as_uri(), rank=rank, world_size=world_size)
+    context = ContextParallelConfig(**{"ulysses_degree" if kind == "ulysses" else "ring_degree": world_size})
+    # One family has TimeRipple put on first, the other last; both orders work.
+    if family == "wan":
+        parallelise(transformer, rank, world_size, context)
+    handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    if family != "wan":
+        parallelise(transformer, rank, world_size, context)
+    handle.set_step(2, 5)
+    distance = float((run(transformer, inputs) - expected).abs().max())
+    report = handle.report()
+    assert report.fallbacks == {}
+    mine = [alone.report().by_layer_and_head[0][head] for head in range(2 * rank, 2 * rank + 2)]
+    assert torch.allclose(torch.tensor(report.by_layer_and_head[0]), torch.tensor(mine)), (report, mine)
+    sys.stdout.write(f"{distance} {report.savings} {len(report.by_layer_and_head[0])}\n")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], sys.argv[5])
