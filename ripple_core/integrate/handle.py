@@ -102,8 +102,9 @@ class _Transformer:
         self._signature = inspect.signature(type(transformer).forward)
         self._grid: LatentGrid | None = None
         self._step: Step | None = None
-        self._called: set[int] = set()
-        self._flops_of_layer: dict[int, int] = {}
+        # Dense FLOPs by layer: in this forward call, and in the last one in which every layer ran.
+        self._flops: dict[int, int] = {}
+        self._complete_flops: dict[int, int] = {}
 
         # A submodule outside the blocks: accelerate's offloading drops hooks on the transformer after the first call,
         # and hooks on blocks would be compiled with them.
@@ -138,13 +139,19 @@ class _Transformer:
         arguments = self._signature.bind_partial(module, *args, **kwargs).arguments
         self._grid = self._family.grid(module, arguments)
         self._step = self._context_hook.current() or self._handle.step_without_context(arguments.get("timestep"))
-        self._called.clear()
+        self._flops = {}
 
     def _after_forward(self, *_: Any) -> None:
-        """What a layer that a step cache left out would have taken is what it took when it last ran."""
-        for index, flops in self._flops_of_layer.items():
-            if index not in self._called:
-                self._handle.counter.record_skipped(flops)
+        """Count the layers that a step cache left out, by what they took of the last complete call."""
+        if len(self._flops) == self.num_layers:
+            self._complete_flops = self._flops
+            return
+        complete = self._complete_flops
+        left_out = sum(flops for index, flops in complete.items() if index not in self._flops)
+        # This call's text may be longer or shorter.
+        same_layers = sum(complete.get(index, 0) for index in self._flops)
+        scale = sum(self._flops.values()) / same_layers if same_layers else 1
+        self._handle.counter.record_skipped(round(left_out * scale))
 
     def _on_call(self, index: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
         """One self-attention call, ``[batch, tokens, heads, head_dim]`` after RoPE."""
@@ -218,9 +225,7 @@ class _Transformer:
         counter = self._handle.counter
         flops = counter.record(step, self._first_layer + index, query.shape, executed, num_keys)
         # Several calls of a layer in one forward, as with a loop over the batch, add up.
-        so_far = self._flops_of_layer[index] if index in self._called else 0
-        self._called.add(index)
-        self._flops_of_layer[index] = so_far + flops
+        self._flops[index] = self._flops.get(index, 0) + flops
 
 
 def _equal_lengths(lengths: list[int]) -> Iterable[tuple[slice, int]]:
