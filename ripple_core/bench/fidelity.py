@@ -17,11 +17,12 @@ from ripple_core.bench.render import Clip, ClipStore, Renderer
 from ripple_core.bench.report import FidelityReport, VariantReport, summarise, verdicts
 from ripple_core.bench.variants import DENSE, Variant, timeripple
 from ripple_core.bench.vbench import VBenchExport
-from ripple_core.contract.errors import InvalidRequest, Violation
+from ripple_core.contract.errors import InvalidRequest, ModelLoadFailed, Violation
 from ripple_core.contract.request import GenerateRequest, ResolvedRequest, ReuseSettings
 from ripple_core.contract.validate import resolve
 from ripple_core.generate import LoadedModel
 from ripple_core.generate.run import MAX_SEQUENCE_LENGTH
+from ripple_core.integrate import transformers_of
 from ripple_core.integrate.families import family_of
 
 _RUN_FILE = "run.json"
@@ -93,7 +94,10 @@ def measure_fidelity(
         InvalidRequest: for a size the model does not take, a baselines_at that is not measured, or a folder that
             holds a run of other clips.
         ValidationError: for a prompt or number that no model takes.
+        ModelLoadFailed: for a pipeline with two transformers, whose FLOPs are not counted here.
     """
+    if len(transformers_of(model.pipe)) > 1:
+        raise ModelLoadFailed(f"{model.spec.id} has two transformers; the bench measures pipelines with one.")
     if run.baselines_at is not None and run.baselines_at not in run.aggressiveness:
         allowed = ", ".join(f"{value:g}" for value in run.aggressiveness)
         message = f"{run.baselines_at:g} is not among the values measured; name one of {allowed}."

@@ -60,7 +60,5 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
         raise OutOfMemory(f"{spec.id} does not fit into the memory of {chosen_device}.") from error
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
-    if getattr(pipe, "transformer_2", None) is not None:
-        raise ModelLoadFailed(f"{spec.id} has two transformers (Wan 2.2 A14B); only one is supported yet.")
     pipe.set_progress_bar_config(disable=True)
     return LoadedModel(spec, pipe, chosen_device, chosen_dtype)

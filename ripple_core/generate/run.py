@@ -15,7 +15,7 @@ from ripple_core.contract.job import Progress
 from ripple_core.contract.metrics import LatencySeconds
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.load import LoadedModel
-from ripple_core.integrate import apply_timeripple
+from ripple_core.integrate import apply_timeripple, transformers_of
 
 # What WanPipeline pads prompts to by default; encoding ourselves must not change it.
 MAX_SEQUENCE_LENGTH = 512
@@ -64,15 +64,14 @@ def generate_frames(
         request: fully resolved.
         on_progress: called at every change of stage and after every denoising step.
         should_stop: asked after every denoising step.
-        apply: puts something else on the transformer than what the request's reuse settings say.
+        apply: puts something else on the (first) transformer than what the request's reuse settings say.
 
     Raises:
         GenerationCancelled: when should_stop said so.
         OutOfMemory: with what to lower.
     """
     reuse = TimeRippleConfig(request.reuse.aggressiveness, request.reuse.mode)
-    transformer = model.pipe.transformer
-    handle = apply(transformer) if apply else apply_timeripple(transformer, reuse)
+    handle = apply(model.pipe.transformer) if apply else apply_timeripple(model.pipe, reuse)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
@@ -83,7 +82,8 @@ def generate_frames(
     finally:
         handle.remove()
         # An exception inside a step leaves diffusers' step caches with half a state, which would spoil the next job.
-        transformer._reset_stateful_cache()
+        for transformer in transformers_of(model.pipe):
+            transformer._reset_stateful_cache()
         model.pipe.maybe_free_model_hooks()
     return GeneratedFrames(frames, latency, handle.report(), _peak_memory_bytes(model.device))
 

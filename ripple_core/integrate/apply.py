@@ -42,14 +42,19 @@ def apply_timeripple(
 def apply_method(model: Any, method: AttentionMethod | None, *, family: Family | None = None) -> TimeRippleHandle:
     """Like `apply_timeripple`, with any other method in TimeRipple's place; None merely counts what runs."""
     pipe = None if isinstance(model, nn.Module) else model
-    transformers = [model] if pipe is None else _transformers_of(pipe)
+    transformers = [model] if pipe is None else transformers_of(pipe)
     # torch.compile(transformer) wraps it.
     transformers = [getattr(transformer, "_orig_mod", transformer) for transformer in transformers]
     families = [family or family_of(transformer) for transformer in transformers]
     return TimeRippleHandle(list(zip(transformers, families, strict=True)), method, pipe)
 
 
-def _transformers_of(pipe: Any) -> list[Any]:
+def transformers_of(pipe: Any) -> list[Any]:
+    """The transformers of a pipeline's denoising loop.
+
+    Raises:
+        ValueError: for a pipeline that is not supported.
+    """
     name = type(pipe).__name__
     present = [getattr(pipe, attribute, None) for attribute in _TRANSFORMERS_OF_A_PIPELINE]
     transformers = [transformer for transformer in present if transformer is not None]

@@ -1,5 +1,6 @@
 """One request to frames and an MP4, with the loading code of real checkpoints."""
 
+import copy
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ripple_core.bench.fidelity import FidelityRun, measure_fidelity
 from ripple_core.contract.errors import GenerationCancelled, ModelLoadFailed
 from ripple_core.contract.job import Progress
 from ripple_core.contract.models import find_model
@@ -94,6 +96,25 @@ def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> 
     assert (metrics.output.frames, metrics.output.duration_s) == (9, pytest.approx(9 / 5))
     assert metrics.device.peak_memory_bytes > 0
     assert (metrics.device.dtype, metrics.device.name.split()[0]) == ("float32", "cpu")
+
+
+def test_a_pipeline_with_two_transformers(random_pipeline: Any, tmp_path: Path) -> None:
+    """As Wan 2.2 A14B: one report over both, a step known to each."""
+    pipe = random_pipeline
+    pipe.register_modules(transformer_2=copy.deepcopy(pipe.transformer))
+    pipe.register_to_config(boundary_ratio=0.8)
+    pipe.save_pretrained(tmp_path)
+    two = load_model(find_model(str(tmp_path)))
+    stock = generate_frames(two, request(two, 0.0))
+    report = generate_frames(two, request(two, 1.0)).report
+    assert report.fallbacks == {}
+    assert sorted(report.by_layer) == [0, 1, 2, 3]
+    assert sorted(report.by_step) == list(range(5))
+    assert report.total.dense_flops == stock.report.total.dense_flops
+    assert report.savings > 0
+    assert np.array_equal(generate_frames(two, request(two, 0.0)).frames, stock.frames)
+    with pytest.raises(ModelLoadFailed, match="two transformers"):
+        measure_fidelity(FidelityRun(["x"], ["channel"], [0.5]), two, tmp_path / "report")
 
 
 def test_a_broken_folder_names_the_model(random_pipeline_folder: Path, tmp_path: Path) -> None:

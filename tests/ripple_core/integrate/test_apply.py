@@ -2,13 +2,16 @@
 
 import copy
 import logging
+from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from ripple_core import TimeRippleConfig, apply_timeripple
 
@@ -91,15 +94,21 @@ def test_savings_grow_with_aggressiveness_and_frames_change(random_pipeline: Any
 
 
 def test_remove_leaves_no_trace(random_pipeline: Any) -> None:
+    """But for one name in diffusers' table of backends, to which nothing refers."""
+    transformer = random_pipeline.transformer
     stock = run(random_pipeline)
-    backends = set(_AttentionBackendRegistry._backends)
-    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    backends = set(_AttentionBackendRegistry._backends) | {"timeripple"}
+    handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0))
     run(random_pipeline)
     handle.remove()
     handle.remove()
     assert np.array_equal(run(random_pipeline), stock)
     assert set(_AttentionBackendRegistry._backends) == backends
-    assert all(block.attn1.processor._attention_backend is None for block in random_pipeline.transformer.blocks)
+    for block in transformer.blocks:
+        assert type(block.attn1.processor) is WanAttnProcessor
+        assert vars(block.attn1.processor) == {}
+    assert not transformer._forward_hooks
+    assert not transformer._forward_pre_hooks
     assert handle.report().savings > 0
 
 
@@ -122,6 +131,87 @@ def test_applying_twice_is_refused(random_pipeline: Any) -> None:
     apply_timeripple(random_pipeline.transformer)
     with pytest.raises(ValueError, match="remove"):
         apply_timeripple(random_pipeline.transformer)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("SanaVideoTransformer3DModel", "linear"),
+        ("LatteTransformer3DModel", "one frame and one pixel"),
+        ("HeliosTransformer3DModel", "several resolutions"),
+    ],
+)
+def test_a_class_that_cannot_work_says_why_and_what_does(name: str, reason: str) -> None:
+    model = getattr(diffusers, name)
+    with pytest.raises(ValueError, match=f"{name} is not supported.*{reason}.*Supported are: Wan.*CogVideoX"):
+        apply_timeripple(model.__new__(model))
+
+
+def test_settings_that_cannot_work_say_why() -> None:
+    causal = diffusers.SkyReelsV2Transformer3DModel(
+        num_attention_heads=1, attention_head_dim=12, num_layers=1, ffn_dim=8, freq_dim=8, text_dim=8,
+        num_frame_per_block=2,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="causal from block to block"):
+        apply_timeripple(causal)
+    nabla = diffusers.Kandinsky5Transformer3DModel(
+        model_dim=64, ff_dim=8, time_dim=8, num_text_blocks=1, num_visual_blocks=1, attention_type="nabla"
+    )
+    with pytest.raises(ValueError, match="'nabla' reorders the video's tokens; 'regular' works"):
+        apply_timeripple(nabla)
+
+
+def test_a_pipeline_whose_frames_stand_at_different_steps_is_refused(random_pipeline: Any) -> None:
+    pipe = diffusers.SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        transformer=random_pipeline.transformer,
+        vae=random_pipeline.vae,
+        scheduler=random_pipeline.scheduler,
+    )
+    with pytest.raises(ValueError, match="different denoising steps"):
+        apply_timeripple(pipe)
+
+
+def test_a_pipeline_without_a_transformer_is_refused() -> None:
+    with pytest.raises(ValueError, match="it has no transformer"):
+        apply_timeripple(SimpleNamespace())
+
+
+def test_a_processor_shared_between_modules_is_refused(random_pipeline: Any) -> None:
+    """The call's layer, and whether it is self-attention, could not be told."""
+    random_pipeline.transformer.set_attn_processor(WanAttnProcessor())
+    with pytest.raises(ValueError, match=r"share a processor.*set_processor"):
+        apply_timeripple(random_pipeline)
+
+
+def test_a_mask_that_is_not_padding_runs_dense_and_is_reported(random_pipeline: Any) -> None:
+    transformer = random_pipeline.transformer
+    handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    attention = transformer.blocks[0].attn1
+    tokens = torch.randn(1, 6, 24)
+    causal = torch.ones(6, 6).tril().bool()[None, None]
+    handle.set_step(2, STEPS)
+    TestBareTransformer.forward(transformer)
+    before = handle.report().fallbacks
+    with torch.no_grad():
+        masked = attention(tokens, None, causal)
+        handle.remove()
+        assert torch.equal(attention(tokens, None, causal), masked)
+    assert (before, handle.report().fallbacks) == ({}, {"attention_mask": 1})
+
+
+def test_settings_made_while_applied_reach_the_stock_kernel_and_stay(random_pipeline: Any) -> None:
+    """set_attention_backend neither switches reuse off nor is lost."""
+    pipe = random_pipeline
+    handle = apply_timeripple(pipe, TimeRippleConfig(1.0))
+    processor = pipe.transformer.blocks[0].attn1.processor
+    processor._attention_backend = AttentionBackendName._NATIVE_MATH
+    run(pipe)
+    handle.remove()
+    assert handle.report().savings > 0
+    assert processor._attention_backend == AttentionBackendName._NATIVE_MATH
+    assert type(processor) is WanAttnProcessor
 
 
 def test_an_unsupported_class_is_named() -> None:
