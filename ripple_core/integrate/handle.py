@@ -22,7 +22,7 @@ from ripple_core.integrate.context_parallel import ulysses_attention
 from ripple_core.integrate.families import Family
 from ripple_core.integrate.masks import valid_key_lengths
 from ripple_core.integrate.processors import Site, is_changed
-from ripple_core.integrate.step import Step, StepContextHook, scheduler_step
+from ripple_core.integrate.step import SchedulerSteps, Step, StepContextHook
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class TimeRippleHandle:
     ) -> None:
         self.method = method
         self.counter = SavingsCounter(method.name, method.aggressiveness) if method else SavingsCounter("dense", 0.0)
-        self._pipe = pipe
+        self._scheduler_steps = SchedulerSteps(pipe) if pipe is not None else None
         self._step_by_hand: Step | None = None
         for transformer, family in transformers:
             _check_processors(transformer, family)
@@ -74,7 +74,7 @@ class TimeRippleHandle:
 
     def step_without_context(self, timestep: Any) -> Step | None:
         """The step by the pipeline's scheduler, else as set by hand."""
-        known = scheduler_step(self._pipe.scheduler, timestep) if self._pipe is not None else None
+        known = self._scheduler_steps.current(timestep) if self._scheduler_steps else None
         return known or self._step_by_hand
 
     def fall_back(self, reason: str) -> None:

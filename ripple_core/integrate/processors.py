@@ -3,8 +3,8 @@
 The stock processors stay: they project, normalise and rotate as always (LoRA, quantisation and fused projections
 included). Only the class of the processor changes, to a subclass made here:
 
-- A processor that calls diffusers' dispatcher finds our backend as its `_attention_backend`, and what it hands over as
-  its `_parallel_config` is a `Site`: the one argument by which a backend can learn whose call it is.
+- A processor that calls diffusers' dispatcher runs with our backend as its `_attention_backend`, and what it hands over
+  as its `_parallel_config` is a `Site`: the one argument by which a backend can learn whose call it is.
   `set_attention_backend` is not used, because it would change cross-attention and every other model too.
 - A processor that calls `F.scaled_dot_product_attention` runs with that one function redirected.
 
@@ -14,7 +14,6 @@ of a tensor, so the number of graphs depends on neither.
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -55,28 +54,26 @@ class Site:
         _sites[int(self.number)] = self
         vars(self.processor)["timeripple_site"] = self
         self.processor.__class__ = _class_for(self._stock_class, kernel)
+        if kernel == "dispatcher":
+            self.caller = object.__new__(self.processor.timeripple_caller_class)
+            self.caller.__dict__ = vars(self.processor)
 
     @property
     def parallel_config(self) -> Any:
         """diffusers' ParallelConfig for this module, None when it runs on one device."""
-        return self._stock_setting("_parallel_config")
+        return getattr(self.processor, "_parallel_config", None)
 
     def stock_attention(self, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
         """What the processor would have called without us."""
         if self._kernel == "dispatcher":
-            return dispatch_attention_fn(
-                query, key, value, backend=self._stock_setting("_attention_backend"), **options
-            )
+            return dispatch_attention_fn(query, key, value, backend=self.processor._attention_backend, **options)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         return F.scaled_dot_product_attention(query, key, value, **options).transpose(1, 2)
 
     def remove(self) -> None:
-        """Make the processor what it was. Settings made meanwhile stay."""
+        """Make the processor what it was."""
         self.processor.__class__ = self._stock_class
         vars(self.processor).pop("timeripple_site", None)
-
-    def _stock_setting(self, name: str) -> Any:
-        return vars(self.processor).get(name, getattr(self._stock_class, name, None))
 
 
 def is_changed(processor: Any) -> bool:
@@ -89,23 +86,33 @@ def _class_for(stock: Any, kernel: Kernel) -> type:
     return _class_for_dispatcher(stock) if kernel == "dispatcher" else _class_for_sdpa(stock)
 
 
-def _class_for_dispatcher(stock: type) -> type:
-    """A subclass whose dispatched calls reach our backend; settings made from outside are kept for the stock kernel."""
+def _class_for_dispatcher(stock: Any) -> type:
+    """A subclass whose dispatched calls reach our backend.
 
-    def keep(name: str) -> Callable[[Any, Any], None]:
-        return lambda processor, setting: vars(processor).__setitem__(name, setting)
+    The stock method runs on a second object with the same attributes but those two, so that diffusers and users read
+    and change the settings of the stock kernel on the first.
+    """
+    caller_class: Any = type(
+        stock.__name__,
+        (stock,),
+        {
+            "_attention_backend": property(lambda caller: caller.timeripple_site.backend),
+            "_parallel_config": property(lambda caller: caller.timeripple_site),
+        },
+    )
 
-    attributes = {
-        "_attention_backend": property(lambda processor: processor.timeripple_site.backend, keep("_attention_backend")),
-        "_parallel_config": property(lambda processor: processor.timeripple_site, keep("_parallel_config")),
-    }
-    return type(stock.__name__, (stock,), attributes)
+    # The signature must stay: Attention.forward hands over only the arguments that it names, RoPE among them.
+    @functools.wraps(stock.__call__)
+    def call(processor: Any, *args: Any, **kwargs: Any) -> Any:
+        return stock.__call__(processor.timeripple_site.caller, *args, **kwargs)
+
+    return type(stock.__name__, (stock,), {"__call__": call, "timeripple_caller_class": caller_class})
 
 
 def _class_for_sdpa(stock: Any) -> type:
     """A subclass that runs with `F.scaled_dot_product_attention` redirected."""
 
-    # The signature must stay: Attention.forward hands over only the arguments that it names, RoPE among them.
+    # As above.
     @functools.wraps(stock.__call__)
     def call(processor: Any, *args: Any, **kwargs: Any) -> Any:
         return torch.compiler.disable(run)(processor, args, kwargs)

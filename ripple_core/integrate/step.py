@@ -47,24 +47,43 @@ class StepContextHook(ModelHook):
         return module
 
 
-def scheduler_step(scheduler: Any, timestep: Any) -> Step | None:
-    """The step at which a pipeline's scheduler stands, None before and after a denoising loop.
+class SchedulerSteps:
+    """Reads the step off a pipeline's scheduler."""
 
-    Nothing is read from the device where the scheduler counts its steps (all but CogVideoX's do).
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._schedule: Any = None
+        self._first_timestep: float | None = None
 
-    Args:
-        scheduler: of the pipeline, `set_timesteps` done.
-        timestep: the transformer's argument, to look up in the schedule of a scheduler that does not count.
-    """
-    if getattr(scheduler, "num_inference_steps", None) is None:
-        return None
-    total = len(scheduler.timesteps)
-    if hasattr(scheduler, "_step_index"):
-        # None until the first step of a loop is done.
+    def current(self, timestep: Any) -> Step | None:
+        """The step of a forward call, None before and after a denoising loop.
+
+        The device is waited for in a loop's first step only, or in every call where the scheduler does not count its
+        steps (CogVideoX's).
+
+        Args:
+            timestep: the transformer's argument, one number for the whole call or one for each token.
+        """
+        scheduler = self._pipe.scheduler
+        if getattr(scheduler, "num_inference_steps", None) is None:
+            return None
+        total = len(scheduler.timesteps)
+        if not hasattr(scheduler, "_step_index"):
+            schedule, value = scheduler.timesteps.tolist(), _number(timestep)
+            return Step(schedule.index(value), total) if value in schedule else None
         index = scheduler._step_index
-        if index is None:
-            index = getattr(scheduler, "_begin_index", None) or 0
+        if index is None:  # until the first step of a loop is done
+            return Step(getattr(scheduler, "_begin_index", None) or 0, total) if self._at_first(timestep) else None
         return Step(index, total) if index < total else None
-    schedule = scheduler.timesteps.tolist()
-    value = timestep.max().item() if hasattr(timestep, "max") else timestep
-    return Step(schedule.index(value), total) if value in schedule else None
+
+    def _at_first(self, timestep: Any) -> bool:
+        """False when the loop goes on although its scheduler stands still, as it does where a copy does the steps."""
+        schedule, value = self._pipe.scheduler.timesteps, _number(timestep)
+        if schedule is not self._schedule:
+            self._schedule, self._first_timestep = schedule, value
+        return value == self._first_timestep
+
+
+def _number(timestep: Any) -> float | None:
+    """Tokens of a frame that is given already have 0 for theirs."""
+    return timestep.max().item() if hasattr(timestep, "max") else timestep

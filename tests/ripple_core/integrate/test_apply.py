@@ -206,9 +206,10 @@ def test_settings_made_while_applied_reach_the_stock_kernel_and_stay(random_pipe
     pipe = random_pipeline
     handle = apply_timeripple(pipe, TimeRippleConfig(1.0))
     processor = pipe.transformer.blocks[0].attn1.processor
-    processor._attention_backend = AttentionBackendName._NATIVE_MATH
+    pipe.transformer.set_attention_backend("_native_math")
     run(pipe)
     handle.remove()
+    _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
     assert handle.report().savings > 0
     assert processor._attention_backend == AttentionBackendName._NATIVE_MATH
     assert type(processor) is WanAttnProcessor
@@ -265,6 +266,34 @@ class TestBareTransformer:
         handle = apply_timeripple(random_pipeline.transformer)
         with pytest.raises(ValueError, match=r"0\.\.4"):
             handle.set_step(5, 5)
+
+
+class TestLoopWithAPipelinesScheduler:
+    """A loop written by hand around a pipeline's parts."""
+
+    @staticmethod
+    def denoise(pipe: Any, scheduler: Any) -> None:
+        pipe.scheduler.set_timesteps(STEPS)
+        scheduler.set_timesteps(STEPS)
+        latents = torch.randn(1, 8, 5, 8, 12)
+        with torch.no_grad():
+            for timestep in scheduler.timesteps:
+                noise = pipe.transformer(latents, timestep[None], torch.ones(1, 7, 64), return_dict=False)[0]
+                latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
+
+    def test_the_step_is_read_off_the_scheduler(self, random_pipeline: Any) -> None:
+        handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0))
+        for _ in range(2):
+            self.denoise(random_pipeline, random_pipeline.scheduler)
+        report = handle.report()
+        assert (report.dense_steps, report.fallbacks) == ((0, 4), {})
+        assert len({count.dense_flops for count in report.by_step.values()}) == 1
+
+    def test_a_scheduler_that_stands_still_is_noticed(self, random_pipeline: Any) -> None:
+        """Where a copy of it does the steps, nothing may be taken for the first step for ever."""
+        handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0))
+        self.denoise(random_pipeline, copy.deepcopy(random_pipeline.scheduler))
+        assert handle.report().fallbacks == {"unknown_denoising_step": (STEPS - 1) * LAYERS}
 
 
 def test_works_with_a_step_cache_of_diffusers(random_pipeline: Any) -> None:
