@@ -26,7 +26,6 @@ class TinyPipeline:
         size: height, width and num_frames arguments.
         grid: frames, height and width in video tokens.
         prompt: embeddings of a batch of prompts, as arguments; a guided call has negative ones too.
-        forwards_per_step: 2 where guidance takes a second pass.
         layers: self-attention modules.
         decodes: whether its VAE works at this size.
         options: further arguments.
@@ -36,7 +35,6 @@ class TinyPipeline:
     size: tuple[int, int, int]
     grid: tuple[int, int, int]
     prompt: Callable[[int], dict[str, Any]]
-    forwards_per_step: int
     layers: int = 2
     decodes: bool = True
     options: dict[str, Any] = field(default_factory=dict)
@@ -115,7 +113,25 @@ def wan(num_layers: int = 2, **parts: Any) -> TinyPipeline:
     defaults = {"transformer": wan_transformer(num_layers=num_layers), "scheduler": flow_scheduler(shift=3.0)}
     pipe = WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(), **(defaults | parts))
     layers = num_layers if parts.get("transformer_2") is None else 2 * num_layers
-    return TinyPipeline(pipe, (32, 48, 5), (3, 4, 6), plain_prompt, 2, layers)
+    return TinyPipeline(pipe, (32, 48, 5), (3, 4, 6), plain_prompt, layers)
+
+
+def wan_image_to_video() -> TinyPipeline:
+    from diffusers import WanImageToVideoPipeline
+
+    # Noise, the first frame's latents, and a mask over the two frames of a latent.
+    transformer = wan_transformer(in_channels=8 + 8 + 2)
+    pipe = WanImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        image_encoder=None,
+        image_processor=None,
+        transformer=transformer,
+        vae=wan_vae(),
+        scheduler=flow_scheduler(shift=3.0),
+    )
+    image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(6))
+    return TinyPipeline(pipe, (32, 48, 5), (3, 4, 6), plain_prompt, options={"image": image})
 
 
 def wan22_two_transformers() -> TinyPipeline:
@@ -137,7 +153,7 @@ def skyreels_v2() -> TinyPipeline:
         vae=wan_vae(),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0),
     )
-    return TinyPipeline(pipe, (32, 48, 5), (3, 8, 12), plain_prompt, 2)
+    return TinyPipeline(pipe, (32, 48, 5), (3, 8, 12), plain_prompt)
 
 
 def hunyuan_vae() -> Any:
@@ -173,7 +189,7 @@ def hunyuan_video() -> TinyPipeline:
     pipe = HunyuanVideoPipeline(
         transformer=transformer.eval(), vae=hunyuan_vae(), scheduler=flow_scheduler(shift=7.0), **parts
     )
-    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2, options={"true_cfg_scale": 3.0})
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, options={"true_cfg_scale": 3.0})
 
 
 def hunyuan_video15() -> TinyPipeline:
@@ -212,7 +228,7 @@ def hunyuan_video15() -> TinyPipeline:
         guider=ClassifierFreeGuidance(3.0),
         **parts,
     )
-    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2)
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt)
 
 
 def cogvideox(*, rope: bool) -> TinyPipeline:
@@ -247,7 +263,7 @@ def cogvideox(*, rope: bool) -> TinyPipeline:
         transformer=transformer.eval(),
         scheduler=CogVideoXDDIMScheduler(),
     )
-    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), plain_prompt, 1, options={"max_sequence_length": TEXT})
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), plain_prompt, options={"max_sequence_length": TEXT})
 
 
 def ltx_video() -> TinyPipeline:
@@ -276,7 +292,78 @@ def ltx_video() -> TinyPipeline:
         tokenizer=None,
         transformer=transformer.eval(),
     )
-    return TinyPipeline(pipe, (128, 160, 17), (3, 4, 5), masked_prompt, 1)
+    return TinyPipeline(pipe, (128, 160, 17), (3, 4, 5), masked_prompt)
+
+
+def ltx2_transformer(rope_type: str, audio_in_channels: int = 4) -> Any:
+    from diffusers import LTX2VideoTransformer3DModel
+
+    transformer = LTX2VideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        cross_attention_dim=32,
+        audio_in_channels=audio_in_channels,
+        audio_out_channels=audio_in_channels,
+        audio_num_attention_heads=2,
+        audio_attention_head_dim=8,
+        audio_cross_attention_dim=16,
+        num_layers=2,
+        caption_channels=TEXT_DIM,
+        rope_type=rope_type,
+        rope_double_precision=False,
+    )
+    return transformer.eval()
+
+
+def ltx2_pipeline() -> TinyPipeline:
+    from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2Pipeline
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+
+    connectors = LTX2TextConnectors(
+        caption_channels=TEXT_DIM,
+        text_proj_in_factor=2,
+        video_connector_num_attention_heads=2,
+        video_connector_attention_head_dim=16,
+        video_connector_num_layers=1,
+        video_connector_num_learnable_registers=None,
+        audio_connector_num_attention_heads=2,
+        audio_connector_attention_head_dim=16,
+        audio_connector_num_layers=1,
+        audio_connector_num_learnable_registers=None,
+    )
+    vae = AutoencoderKLLTX2Video(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 16, 32),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1),
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+    )
+    audio_vae = AutoencoderKLLTX2Audio(base_channels=8, latent_channels=2, num_res_blocks=1, mel_bins=16)
+    vocoder = LTX2Vocoder(in_channels=32, hidden_channels=32)
+    pipe = LTX2Pipeline(
+        scheduler=flow_scheduler(use_dynamic_shifting=True),
+        vae=vae.eval(),
+        audio_vae=audio_vae.eval(),
+        text_encoder=None,
+        tokenizer=None,
+        connectors=connectors.eval(),
+        transformer=ltx2_transformer("split", audio_in_channels=8),
+        vocoder=vocoder.eval(),
+    )
+
+    def prompt(batch: int) -> dict[str, Any]:
+        audio = torch.randn(batch, 2, 18, 4, generator=torch.Generator().manual_seed(8))
+        arguments = masked_prompt(batch) | {"audio_latents": audio}
+        for seed, prefix in ((1, ""), (2, "negative_")):
+            arguments[f"{prefix}prompt_embeds"] = embeddings(batch, 2 * TEXT_DIM, seed=seed)
+        return arguments
+
+    # Guidance takes three passes by default, the last two unguided.
+    return TinyPipeline(pipe, (128, 160, 17), (3, 4, 5), prompt)
 
 
 def mochi() -> TinyPipeline:
@@ -307,7 +394,7 @@ def mochi() -> TinyPipeline:
         tokenizer=None,
         transformer=transformer.eval(),
     )
-    return TinyPipeline(pipe, (64, 80, 13), (3, 4, 5), masked_prompt, 1)
+    return TinyPipeline(pipe, (64, 80, 13), (3, 4, 5), masked_prompt)
 
 
 def allegro() -> TinyPipeline:
@@ -340,9 +427,7 @@ def allegro() -> TinyPipeline:
         transformer=transformer.eval(),
         scheduler=EulerDiscreteScheduler(),
     )
-    return TinyPipeline(
-        pipe, (64, 80, 12), (3, 4, 5), masked_prompt, 1, decodes=False, options={"negative_prompt": None}
-    )
+    return TinyPipeline(pipe, (64, 80, 12), (3, 4, 5), masked_prompt, decodes=False, options={"negative_prompt": None})
 
 
 def kandinsky5() -> TinyPipeline:
@@ -377,19 +462,21 @@ def kandinsky5() -> TinyPipeline:
     pipe = Kandinsky5T2VPipeline(
         transformer=transformer.eval(), vae=hunyuan_vae(), scheduler=flow_scheduler(shift=5.0), **parts
     )
-    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt, 2)
+    return TinyPipeline(pipe, (64, 80, 9), (3, 4, 5), prompt)
 
 
 PIPELINES: dict[str, Callable[..., TinyPipeline]] = {
     "Wan 2.1": wan,
     "Wan 2.2, two transformers": wan22_two_transformers,
     "Wan 2.2 5B, a timestep for each token": lambda: wan(expand_timesteps=True),
+    "Wan image to video": wan_image_to_video,
     "SkyReels-V2": skyreels_v2,
     "HunyuanVideo": hunyuan_video,
     "HunyuanVideo 1.5": hunyuan_video15,
     "CogVideoX with RoPE": lambda: cogvideox(rope=True),
     "CogVideoX with sincos": lambda: cogvideox(rope=False),
     "LTX-Video": ltx_video,
+    "LTX-2": ltx2_pipeline,
     "Mochi": mochi,
     "Allegro": allegro,
     "Kandinsky 5": kandinsky5,
@@ -504,24 +591,7 @@ def easyanimate() -> TinyTransformer:
 
 
 def ltx2(rope_type: str) -> TinyTransformer:
-    from diffusers import LTX2VideoTransformer3DModel
-
-    transformer = LTX2VideoTransformer3DModel(
-        in_channels=8,
-        out_channels=8,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        cross_attention_dim=32,
-        audio_in_channels=4,
-        audio_out_channels=4,
-        audio_num_attention_heads=2,
-        audio_attention_head_dim=8,
-        audio_cross_attention_dim=16,
-        num_layers=2,
-        caption_channels=TEXT_DIM,
-        rope_type=rope_type,
-        rope_double_precision=False,
-    )
+    transformer = ltx2_transformer(rope_type)
 
     def inputs(batch: int) -> dict[str, Any]:
         return {
@@ -537,7 +607,7 @@ def ltx2(rope_type: str) -> TinyTransformer:
             "audio_num_frames": 7,
         }
 
-    return TinyTransformer(transformer.eval(), inputs)
+    return TinyTransformer(transformer, inputs)
 
 
 TRANSFORMERS: dict[str, Callable[[], TinyTransformer]] = {
