@@ -102,6 +102,8 @@ class _Transformer:
         self._signature = inspect.signature(type(transformer).forward)
         self._grid: LatentGrid | None = None
         self._step: Step | None = None
+        self._mask: object = None
+        self._lengths_of_mask: list[int] | None = None
         # Dense FLOPs by layer: in this forward call, and in the last one in which every layer ran.
         self._flops: dict[int, int] = {}
         self._complete_flops: dict[int, int] = {}
@@ -143,6 +145,7 @@ class _Transformer:
 
     def _after_forward(self, *_: Any) -> None:
         """Count the layers that a step cache left out, by what they took of the last complete call."""
+        self._mask = None
         if len(self._flops) == self.num_layers:
             self._complete_flops = self._flops
             return
@@ -168,7 +171,7 @@ class _Transformer:
     def _attend(self, index: int, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
         """The same with all tokens here."""
         mask, batch = options.get("attn_mask"), query.shape[0]
-        lengths = [key.shape[1]] * batch if mask is None else valid_key_lengths(mask, batch)
+        lengths = [key.shape[1]] * batch if mask is None else self._lengths(mask, batch)
         if self._handle.method is not None:
             reason = self._fallback_reason(query, key, lengths, options)
             if reason:
@@ -181,6 +184,12 @@ class _Transformer:
         for items, num_keys in _equal_lengths(lengths or [key.shape[1]] * batch):
             self._record(index, query[items], num_keys)
         return self._sites[index].stock_attention(query, key, value, options)
+
+    def _lengths(self, mask: object, batch: int) -> list[int] | None:
+        """Read from the device once where all layers get the same mask."""
+        if mask is not self._mask:
+            self._mask, self._lengths_of_mask = mask, valid_key_lengths(mask, batch)
+        return self._lengths_of_mask
 
     def _reuse(
         self, index: int, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None
