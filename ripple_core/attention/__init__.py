@@ -3,9 +3,10 @@
 from ripple_core.attention.channel import channel_attention
 from ripple_core.attention.config import MODES, Mode, TimeRippleConfig
 from ripple_core.attention.grid import LatentGrid
-from ripple_core.attention.method import AttentionCall, AttentionMethod, method_of
+from ripple_core.attention.method import AttentionCall, AttentionMethod, RunDense, method_of
+from ripple_core.attention.ripple import ripple_attention
 from ripple_core.attention.savings import Executed, FlopCount, SavingsCounter, SavingsReport
-from ripple_core.attention.schedule import theta_of_step
+from ripple_core.attention.schedule import StepSchedule
 
 __all__ = [
     "MODES",
@@ -15,10 +16,12 @@ __all__ = [
     "FlopCount",
     "LatentGrid",
     "Mode",
+    "RunDense",
     "SavingsCounter",
     "SavingsReport",
+    "StepSchedule",
     "TimeRippleConfig",
     "channel_attention",
     "method_of",
-    "theta_of_step",
+    "ripple_attention",
 ]

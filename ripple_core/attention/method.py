@@ -8,8 +8,12 @@ from torch import Tensor
 from ripple_core.attention.channel import channel_attention
 from ripple_core.attention.config import TimeRippleConfig
 from ripple_core.attention.grid import LatentGrid
+from ripple_core.attention.ripple import ripple_attention
 from ripple_core.attention.savings import Executed
-from ripple_core.attention.schedule import theta_of_step
+
+# Below this many video tokens lists of keys cost more time than they save: on two x86 cores 1,024 tokens lose at any
+# savings, 2,304 win from two thirds saved on.
+SHORT_SEQUENCE = 2048
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,17 @@ class AttentionCall:
     text_before: int = 0
 
 
+@dataclass(frozen=True)
+class RunDense:
+    """Says that stock attention shall run.
+
+    Attributes:
+        reason: why a call that should have reused does not; None where the step's schedule leaves it dense.
+    """
+
+    reason: str | None = None
+
+
 class AttentionMethod(Protocol):
     """Computes attention its own way and says what that took."""
 
@@ -46,8 +61,10 @@ class AttentionMethod(Protocol):
     def aggressiveness(self) -> float:
         """The dial, 0..1."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
-        """The output ``[batch, tokens, heads, head_dim]`` and its cost, or None when stock attention shall run.
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
+    ) -> tuple[Tensor, Executed] | RunDense:
+        """The output ``[batch, tokens, heads, head_dim]`` and its cost, or that stock attention shall run.
 
         Query is ``[batch, tokens, heads, head_dim]`` after RoPE, video tokens in grid order. Key and value may have
         fewer tokens at the end, where padded text was cropped. With Ulysses parallelism heads are this rank's.
@@ -66,15 +83,45 @@ class ChannelReuse:
         """The dial of the configuration."""
         return self.config.aggressiveness
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
-        """Reuse with the step's threshold; None on dense steps."""
-        theta = theta_of_step(self.config, call.step, call.num_steps)
-        if theta is None:
-            return None
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
+    ) -> tuple[Tensor, Executed] | RunDense:
+        """Reuse with the step's threshold."""
+        strength = self.config.step_schedule.strength(call.step, call.num_steps)
+        if strength is None:
+            return RunDense()
+        theta = self.config.theta * strength
         out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
         return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))
 
 
+@dataclass(frozen=True)
+class RippleReuse:
+    """Mode `ripple` on its step schedule."""
+
+    config: TimeRippleConfig
+    name: str = "ripple"
+
+    @property
+    def aggressiveness(self) -> float:
+        """The dial of the configuration."""
+        return self.config.aggressiveness
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
+    ) -> tuple[Tensor, Executed] | RunDense:
+        """Reuse with the step's error budget; mode `auto` leaves short sequences dense."""
+        strength = self.config.step_schedule.strength(call.step, call.num_steps)
+        if strength is None:
+            return RunDense()
+        if self.config.mode == "auto" and call.grid.num_tokens < SHORT_SEQUENCE:
+            return RunDense("short_sequence")
+        budget = self.config.budget * strength
+        return ripple_attention(query, key, value, call.grid, budget, call.scale, call.text_before)
+
+
 def method_of(config: TimeRippleConfig) -> AttentionMethod | None:
     """What the configuration asks for; None where the stock attention must stay untouched."""
-    return None if config.resolved_mode == "dense" else ChannelReuse(config)
+    if config.mode == "dense" or config.aggressiveness == 0:
+        return None
+    return ChannelReuse(config) if config.mode == "channel" else RippleReuse(config)

@@ -6,7 +6,7 @@ the keys is in nobody's count. Dense steps and fallbacks count in full.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -33,10 +33,12 @@ class Executed:
     Attributes:
         scores_H: of QK^T and everything done to decide, ``[heads]``.
         values_H: of PV, ``[heads]``.
+        dense_heads: how many heads ran dense all the same, by reason.
     """
 
     scores_H: Tensor
     values_H: Tensor
+    dense_heads: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class SavingsReport:
         tokens: of a call (the largest, if they differ).
         dense_steps: steps without any reuse.
         fallbacks: calls that ran dense although they should have reused, by reason.
+        dense_heads: single heads that ran dense in calls that reused, by reason; `little_to_save` is a head's own
+            choice, not a failure.
         skipped_flops: dense FLOPs of calls that a step cache such as FirstBlockCache left out; not part of `total`.
     """
 
@@ -67,6 +71,7 @@ class SavingsReport:
     tokens: int
     dense_steps: tuple[int, ...]
     fallbacks: dict[str, int]
+    dense_heads: dict[str, int] = field(default_factory=dict)
     skipped_flops: int = 0
 
     @property
@@ -137,6 +142,7 @@ class SavingsCounter:
     aggressiveness: float
     _cells: dict[tuple[int, int], _Cell] = field(default_factory=dict)
     fallbacks: Counter[str] = field(default_factory=Counter)
+    _dense_heads: Counter[str] = field(default_factory=Counter)
     _tokens: int = 0
     _skipped_flops: int = 0
 
@@ -168,6 +174,7 @@ class SavingsCounter:
         self._tokens = max(self._tokens, tokens)
         if executed is not None:
             cell.add_saved(executed, score_flops_per_head)
+            self._dense_heads.update(executed.dense_heads)
         return 2 * score_flops_per_head * heads
 
     def record_skipped(self, dense_flops: int) -> None:
@@ -198,6 +205,7 @@ class SavingsCounter:
             tokens=self._tokens,
             dense_steps=tuple(step for step in steps if step not in reusing),
             fallbacks=dict(self.fallbacks),
+            dense_heads=dict(self._dense_heads),
             skipped_flops=self._skipped_flops,
         )
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 import torch.nn.functional as F
 from torch import Tensor
 
-from ripple_core.attention import AttentionCall, AttentionMethod, Executed
+from ripple_core.attention import AttentionCall, AttentionMethod, Executed, RunDense
 
 
 class MeasuredMethod:
@@ -17,10 +17,12 @@ class MeasuredMethod:
         self.aggressiveness = method.aggressiveness
         self._errors: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
+    ) -> tuple[Tensor, Executed] | RunDense:
         """See `AttentionMethod`."""
         result = self._method.attend(query, key, value, call)
-        if result is not None:
+        if not isinstance(result, RunDense):
             q, k, v = (x.transpose(1, 2) for x in (query, key, value))
             dense = F.scaled_dot_product_attention(q, k, v, scale=call.scale).transpose(1, 2)
             self._errors[call.layer, call.step].append((result[0] - dense).norm() / dense.norm())

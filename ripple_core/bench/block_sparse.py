@@ -6,7 +6,7 @@ mean of its keys, whose score gets log(count) added, with the mean of its values
 Shapes: B batch, N tokens, H heads, D head_dim; C cells of the grid, S tokens of a cell.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ripple_core.attention import AttentionCall, Executed, LatentGrid, TimeRippleConfig, theta_of_step
+from ripple_core.attention import AttentionCall, Executed, LatentGrid, RunDense, StepSchedule
 
 # A cell is about 4x4x4 tokens, the 64-token block of the field; the extent that wastes least padding wins.
 _EXTENTS = (4, 3, 5)
@@ -30,12 +30,12 @@ class BlockSparse:
         kept: 1..cells; the query's own cell is always among them, the others are the heaviest by the softmax over
             products of cell means.
         rest: what happens to the others.
-        schedule: its dense steps are dense here too.
+        schedule: its dense steps are dense here, too; strength does not matter.
     """
 
     kept: int
     rest: Literal["drop", "pool"]
-    schedule: TimeRippleConfig = field(default_factory=lambda: TimeRippleConfig(aggressiveness=1.0))
+    schedule: StepSchedule
 
     @property
     def name(self) -> str:
@@ -45,12 +45,14 @@ class BlockSparse:
     @property
     def aggressiveness(self) -> float:
         """These methods have no such dial."""
-        return self.schedule.aggressiveness
+        return 1.0
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> tuple[Tensor, Executed] | None:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
+    ) -> tuple[Tensor, Executed] | RunDense:
         """See `AttentionMethod`."""
-        if theta_of_step(self.schedule, call.step, call.num_steps) is None:
-            return None
+        if self.schedule.strength(call.step, call.num_steps) is None:
+            return RunDense()
         cells = _cells_of(call.grid, query.device)
         scale = call.scale or query.shape[-1] ** -0.5
         blocks = [cells.gather(x) for x in (query, key, value)]

@@ -36,16 +36,16 @@ class FidelityRun:
         prompts: one clip each, times seeds_per_prompt.
         modes: of TimeRipple.
         aggressiveness: values, 0..1, for every mode.
-        baselines_at: which of the values the baselines are matched to in cost, None for no baselines.
+        baselines_at: which of the values of the first mode the baselines are matched to in cost.
         first_seed: the clips count up from it.
         seeds_per_prompt: clips of each prompt.
         num_inference_steps: None for the model's own default; likewise width, height and num_frames.
     """
 
     prompts: Sequence[str]
-    modes: Sequence[Mode] = ("channel",)
+    modes: Sequence[Mode] = ("ripple",)
     aggressiveness: Sequence[float] = (0.25, 0.5, 1.0)
-    baselines_at: float | None = 0.5
+    baselines_at: Sequence[float] = (0.5,)
     first_seed: int = 0
     seeds_per_prompt: int = 1
     num_inference_steps: int | None = None
@@ -98,9 +98,9 @@ def measure_fidelity(
     """
     if len(transformers_of(model.pipe)) > 1:
         raise ModelLoadFailed(f"{model.spec.id} has two transformers; the bench measures pipelines with one.")
-    if run.baselines_at is not None and run.baselines_at not in run.aggressiveness:
+    if unmeasured := set(run.baselines_at) - set(run.aggressiveness):
         allowed = ", ".join(f"{value:g}" for value in run.aggressiveness)
-        message = f"{run.baselines_at:g} is not among the values measured; name one of {allowed}."
+        message = f"{min(unmeasured):g} is not among the values measured; name one of {allowed}."
         raise InvalidRequest([Violation("baselines_at", message, allowed)])
     requests = run.requests(model)
     _claim(folder, model, requests)
@@ -125,8 +125,10 @@ def measure_fidelity(
 
     rendered = {variant: measure(variant) for variant in _timeripple_variants(run)}
     for variant, clips in rendered.items():
-        if variant.aggressiveness == run.baselines_at and variant.method is not None:
-            for baseline in matched_baselines(renderer, dense, clips, _grid(model, requests[0])):
+        first_mode = variant.label == run.modes[0]
+        if first_mode and variant.aggressiveness in run.baselines_at and variant.method is not None:
+            assert variant.schedule
+            for baseline in matched_baselines(renderer, dense, clips, _grid(model, requests[0]), variant.schedule):
                 measure(baseline, matched_to=variant.name)
     report = _report(model, requests[0], dense, reports)
     (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")

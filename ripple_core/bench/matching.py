@@ -7,7 +7,7 @@ coarsest setting leaves no choice.
 import math
 from statistics import mean
 
-from ripple_core.attention import LatentGrid
+from ripple_core.attention import LatentGrid, StepSchedule
 from ripple_core.bench.block_sparse import num_cells
 from ripple_core.bench.render import Clip, ClipRecord, Renderer
 from ripple_core.bench.step_cache import taylor_seer_full_steps
@@ -18,7 +18,9 @@ _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 1e-3, 1.0
 _TAYLOR_WARM_UP = 3
 
 
-def matched_baselines(renderer: Renderer, dense: list[Clip], target: list[Clip], grid: LatentGrid) -> list[Variant]:
+def matched_baselines(
+    renderer: Renderer, dense: list[Clip], target: list[Clip], grid: LatentGrid, schedule: StepSchedule
+) -> list[Variant]:
     """All baselines at the cost of the target clips.
 
     The block methods match executed attention FLOPs; step caches and fewer steps match the transformer's total FLOPs.
@@ -28,6 +30,7 @@ def matched_baselines(renderer: Renderer, dense: list[Clip], target: list[Clip],
         dense: the dense clips.
         target: the clips of the TimeRipple variant to match.
         grid: of the video's tokens.
+        schedule: of the variant to match; the block methods get the same dense steps.
     """
     whole = [clip.record for clip in dense]
     wanted = [clip.record for clip in target]
@@ -38,8 +41,8 @@ def matched_baselines(renderer: Renderer, dense: list[Clip], target: list[Clip],
     # Share of a dense call that a reusing one may take for the video to come to the target.
     share = max(1 - (1 - attention) / reusing, 0.0) if reusing else 1.0
     return [
-        block_sparse(_kept(grid, share, pooled=False), "drop"),
-        block_sparse(_kept(grid, share, pooled=True), "pool"),
+        block_sparse(_kept(grid, share, pooled=False), "drop", schedule),
+        block_sparse(_kept(grid, share, pooled=True), "pool", schedule),
         first_block(_threshold(renderer, total * whole[0].total_flops)),
         _taylor_of_cost(steps, total),
         fewer_steps(max(math.ceil(total * steps), 1)),

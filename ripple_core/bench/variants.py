@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ripple_core.attention import AttentionMethod, Mode, TimeRippleConfig, method_of
+from ripple_core.attention import AttentionMethod, Mode, StepSchedule, TimeRippleConfig, method_of
 from ripple_core.bench.attention_error import MeasuredMethod
 from ripple_core.bench.block_sparse import BlockSparse
 from ripple_core.bench.step_cache import StepCache, first_block_cache, taylor_seer
@@ -29,6 +29,7 @@ class Variant:
         method: in place of the stock attention, None for stock.
         step_cache: puts a step cache on the transformer.
         num_inference_steps: instead of the request's.
+        schedule: of TimeRipple's denoising steps, else None.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Variant:
     method: AttentionMethod | None = None
     step_cache: Callable[[Any], StepCache] | None = None
     num_inference_steps: int | None = None
+    schedule: StepSchedule | None = None
 
     @property
     def slug(self) -> str:
@@ -58,13 +60,18 @@ def timeripple(mode: Mode, aggressiveness: float) -> Variant:
     """TimeRipple in one mode; dense at aggressiveness 0."""
     config = TimeRippleConfig(aggressiveness, mode)
     return Variant(
-        f"{mode} {aggressiveness:g}", "timeripple", mode, aggressiveness=aggressiveness, method=method_of(config)
+        f"{mode} {aggressiveness:g}",
+        "timeripple",
+        mode,
+        aggressiveness=aggressiveness,
+        method=method_of(config),
+        schedule=config.step_schedule,
     )
 
 
-def block_sparse(kept: int, rest: Literal["drop", "pool"]) -> Variant:
-    """Exact heaviest cells, the rest dropped or pooled."""
-    method = BlockSparse(kept, rest)
+def block_sparse(kept: int, rest: Literal["drop", "pool"], schedule: StepSchedule) -> Variant:
+    """Exact heaviest cells, the rest dropped or pooled; dense in the schedule's dense steps."""
+    method = BlockSparse(kept, rest, schedule)
     return Variant(method.name, "block_sparse", f"keep and {rest}", method=method)
 
 

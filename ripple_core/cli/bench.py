@@ -13,12 +13,12 @@ from ripple_core.cli.show import console
 DEFAULT_VALUES = [0.25, 0.5, 0.75, 1.0]
 _QUICK_PROMPTS, _QUICK_STEPS, _QUICK_VALUES = 2, 10, [0.5]
 
-bench_app = typer.Typer(help="Measure fidelity against savings.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure fidelity and speed.", no_args_is_help=True)
 
 
 @bench_app.callback()
 def bench() -> None:
-    """Measure fidelity against savings."""
+    """Measure fidelity and speed."""
 
 
 @bench_app.command()
@@ -31,14 +31,14 @@ def fidelity(
     prompts: Annotated[
         Path | None, typer.Option(help="File with a prompt per line, instead of --set.", exists=True, dir_okay=False)
     ] = None,
-    mode: Annotated[list[str], typer.Option(help="channel or dense; give it once for each.")] = ["channel"],  # noqa: B006
+    mode: Annotated[list[str], typer.Option(help="A mode, once for each.")] = ["ripple"],  # noqa: B006
     values: Annotated[
         list[float] | None,
         typer.Option("-a", "--aggressiveness", min=0, max=1, help=f"Once for each value; {DEFAULT_VALUES}."),
     ] = None,
     baselines_at: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="The value whose cost the baselines get; the middle one by default."),
+        list[float] | None,
+        typer.Option(min=0, max=1, help="A value of the first mode whose cost the baselines get; for each."),
     ] = None,
     baselines: Annotated[bool, typer.Option(help="Compare with other methods at equal cost.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the first clip; the others count up.")] = 0,
@@ -67,13 +67,12 @@ def fidelity(
         raise typer.BadParameter(f"{', '.join(unknown)}; known are {', '.join(MODES)}", param_hint="--mode")
     lines = _prompts(prompts, prompt_set)
     chosen = values or (_QUICK_VALUES if quick else DEFAULT_VALUES)
-    if baselines_at is None:
-        baselines_at = sorted(chosen)[(len(chosen) - 1) // 2]
+    matched = baselines_at or [sorted(chosen)[(len(chosen) - 1) // 2]]
     run = FidelityRun(
         prompts=lines[:_QUICK_PROMPTS] if quick else lines,
         modes=modes,
         aggressiveness=chosen,
-        baselines_at=baselines_at if baselines else None,
+        baselines_at=matched if baselines else [],
         first_seed=seed,
         seeds_per_prompt=seeds_per_prompt,
         num_inference_steps=_QUICK_STEPS if quick and steps is None else steps,
@@ -94,6 +93,32 @@ def fidelity(
         json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if out is not None:
         console.print(f"Report, plots and clips are in {out}")
+
+
+@bench_app.command()
+@one_line_errors
+def attention(
+    tokens: Annotated[list[int], typer.Option(help="Video tokens, a multiple of 1024; once for each.")] = [8192, 16384],  # noqa: B006
+    heads: Annotated[int, typer.Option(min=1)] = 8,
+    head_dim: Annotated[list[int], typer.Option(help="A multiple of 64; once for each.")] = [64, 128],  # noqa: B006
+    savings: Annotated[list[float], typer.Option(min=0, max=0.99, help="Of all attention; for each.")] = [0.6, 0.85],  # noqa: B006
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 5,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, too (Linux, CPU).")] = True,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw time against tokens into this PNG.")] = None,
+    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+) -> None:
+    """Time mode ripple against torch's own attention, on the same inputs in the same run."""
+    from ripple_core.bench.attention_speed import SpeedRun, measure_speed, plot_speed
+    from ripple_core.cli.speed_table import print_speed_header, print_speed_row
+
+    run = SpeedRun(tokens, heads, head_dim, savings, repeats=repeats, measure_memory=memory)
+    print_speed_header()
+    report = measure_speed(run, device, on_row=print_speed_row)
+    if json is not None:
+        json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if plot is not None:
+        plot_speed(report, plot)
 
 
 def _prompts(path: Path | None, prompt_set: str) -> list[str]:

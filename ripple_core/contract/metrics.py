@@ -45,14 +45,25 @@ class Fallback(BaseModel):
     calls: int
 
 
+ModeThatRan = Literal["dense", "ripple", "channel"]
+
+
+class DenseHeads(BaseModel):
+    """Single heads that ran dense in calls that reused otherwise, and why."""
+
+    reason: str
+    heads: int
+
+
 class AttentionMetrics(AttentionCount):
     """Savings counted over the whole video self-attention, dense steps and fallbacks included as zero."""
 
     score_savings: float = Field(description="The same for the score product QK^T alone.")
-    mode: Literal["dense", "channel"] = Field(description="The mode that ran.")
+    mode: ModeThatRan = Field(description="The mode that ran.")
     aggressiveness: float
     dense_steps: int
     fallbacks: list[Fallback]
+    dense_heads: list[DenseHeads] = []
     by_step: list[StepCount]
     by_layer: list[LayerCount]
 

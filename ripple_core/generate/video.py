@@ -3,15 +3,18 @@
 import hashlib
 import time
 from pathlib import Path
+from typing import cast
 
 from ripple_core.attention import SavingsReport
 from ripple_core.contract.job import Progress
 from ripple_core.contract.metrics import (
     AttentionMetrics,
+    DenseHeads,
     DeviceMetrics,
     Fallback,
     JobMetrics,
     LayerCount,
+    ModeThatRan,
     OutputMetrics,
     StepCount,
 )
@@ -76,10 +79,11 @@ def attention_metrics(report: SavingsReport) -> AttentionMetrics:
         executed_flops=report.total.executed_flops,
         savings=report.savings,
         score_savings=report.score_savings,
-        mode="channel" if report.mode == "channel" else "dense",
+        mode=cast(ModeThatRan, report.mode),
         aggressiveness=report.aggressiveness,
         dense_steps=len(dense),
         fallbacks=[Fallback(reason=reason, calls=calls) for reason, calls in report.fallbacks.items()],
+        dense_heads=[DenseHeads(reason=reason, heads=heads) for reason, heads in report.dense_heads.items()],
         by_step=[
             StepCount(
                 step=step,

@@ -15,6 +15,7 @@ from ripple_core.attention import (
     AttentionMethod,
     Executed,
     LatentGrid,
+    RunDense,
     SavingsCounter,
     SavingsReport,
 )
@@ -179,8 +180,10 @@ class _Transformer:
             else:
                 assert lengths is not None
                 out = self._reuse(index, query, key, value, lengths, options.get("scale"))
-                if out is not None:
+                if not isinstance(out, RunDense):
                     return out
+                if out.reason:
+                    self._handle.fall_back(out.reason)
         for items, num_keys in _equal_lengths(lengths or [key.shape[1]] * batch):
             self._record(index, query[items], num_keys)
         return self._sites[index].stock_attention(query, key, value, options)
@@ -193,8 +196,8 @@ class _Transformer:
 
     def _reuse(
         self, index: int, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None
-    ) -> Tensor | None:
-        """The method's output for items of one length at a time, padded keys cropped; None on a dense step."""
+    ) -> Tensor | RunDense:
+        """The method's output for items of one length at a time, padded keys cropped."""
         method, grid, step = self._handle.method, self._grid, self._step
         assert method is not None
         assert grid is not None
@@ -207,8 +210,8 @@ class _Transformer:
         ]
         results: list[Tensor] = []
         for items, num_keys, result in parts:
-            if result is None:
-                return None
+            if isinstance(result, RunDense):
+                return result
             self._record(index, query[items], num_keys, result[1])
             results.append(result[0])
         return torch.cat(results) if len(results) > 1 else results[0]

@@ -16,7 +16,7 @@ import pytest
 
 
 def test_a_prompt_becomes_a_video_with_honest_metrics(up: Any, tmp_path: Path) -> None:
-    job = up.wait(up.submit(seed=3, reuse={"aggressiveness": 1.0}, num_inference_steps=10))
+    job = up.wait(up.submit(seed=3, reuse={"aggressiveness": 1.0, "mode": "ripple"}, num_inference_steps=10))
     assert job["status"] == "succeeded", job
     video = up.client.get(job["links"]["video"])
     path = tmp_path / "video.mp4"
@@ -29,7 +29,7 @@ def test_a_prompt_becomes_a_video_with_honest_metrics(up: Any, tmp_path: Path) -
     latency = metrics["latency_s"]
     assert latency["total"] >= sum(seconds for stage, seconds in latency.items() if stage != "total") - 1e-3
     attention = metrics["attention"]
-    assert (attention["mode"], attention["dense_steps"], attention["fallbacks"]) == ("channel", 3, [])
+    assert (attention["mode"], attention["dense_steps"], attention["fallbacks"]) == ("ripple", 1, [])
     # 9x8x8 tokens, 3 heads of 64, 6 layers, 10 steps, 2 passes; 4 FLOPs for each pair of tokens and channel.
     assert attention["dense_flops"] == 4 * 576**2 * 3 * 64 * 6 * 10 * 2
     assert attention["executed_flops"] < attention["dense_flops"]

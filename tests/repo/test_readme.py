@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_library_example_runs_and_saves() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=True)
-    saved = re.search(r"channel at aggressiveness 0\.5: ([\d.]+)% of attention FLOPs saved", done.stdout)
+    saved = re.search(r"ripple at aggressiveness 0\.5: ([\d.]+)% of attention FLOPs saved", done.stdout)
     assert saved is not None
     assert float(saved[1]) > 0
 

@@ -27,7 +27,7 @@ def test_the_model_says_what_it_can_take(api: Any) -> None:
     assert model["id"] == "timeripple/builtin"
     assert model["defaults"]["num_frames"] == 17
     assert (model["size_multiple"], model["frame_multiple"]) == (16, 2)
-    assert model["modes"] == ["auto", "channel", "dense"]
+    assert model["modes"] == ["auto", "ripple", "channel", "dense"]
     assert "source" not in model
 
 

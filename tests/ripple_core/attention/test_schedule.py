@@ -1,52 +1,72 @@
-"""The published step schedule and the dial."""
+"""The step schedule and the dial."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ripple_core.attention import TimeRippleConfig, theta_of_step
+from ripple_core.attention import StepSchedule, TimeRippleConfig, method_of
 
-PUBLISHED = TimeRippleConfig(aggressiveness=0.5)
+PUBLISHED = TimeRippleConfig(aggressiveness=0.5, mode="channel")
+schedules = st.builds(
+    StepSchedule,
+    dense_share=st.floats(0, 1),
+    ramp_share=st.floats(0, 1),
+    ramp_from=st.floats(0, 1),
+    last_step_dense=st.booleans(),
+)
 
 
-def test_the_middle_of_the_dial_is_the_published_schedule() -> None:
+def test_channel_at_the_middle_of_the_dial_is_the_published_schedule() -> None:
     """Of 50 steps the first 10 and the last are dense; theta rises from 0.2 to 0.5 over steps 11..21."""
-    thetas = [theta_of_step(PUBLISHED, step, 50) for step in range(50)]
-    assert thetas[:10] == [None] * 10
-    assert thetas[49] is None
-    assert thetas[10] == pytest.approx(0.2)
-    assert thetas[15] == pytest.approx(0.35)
-    assert thetas[20:49] == [pytest.approx(0.5)] * 29
+    strengths = [PUBLISHED.step_schedule.strength(step, 50) for step in range(50)]
+    assert strengths[:10] == [None] * 10
+    assert strengths[49] is None
+    thetas = [PUBLISHED.theta * strength for strength in strengths if strength is not None]
+    assert thetas[0] == pytest.approx(0.2)
+    assert thetas[5] == pytest.approx(0.35)
+    assert thetas[10:] == [pytest.approx(0.5)] * 29
 
 
-@given(
-    step=st.integers(0, 59), values=st.tuples(st.floats(0, 1), st.floats(0, 1)), num_steps=st.integers(1, 60)
-)  # fmt: skip
-def test_the_threshold_grows_with_aggressiveness(step: int, values: tuple[float, float], num_steps: int) -> None:
-    step %= num_steps
-    low, high = (theta_of_step(TimeRippleConfig(value), step, num_steps) or 0.0 for value in sorted(values))
-    assert low <= high
+@given(schedule=schedules, num_steps=st.integers(1, 60))
+def test_strength_is_dense_first_then_never_falls(schedule: StepSchedule, num_steps: int) -> None:
+    strengths = [schedule.strength(step, num_steps) for step in range(num_steps)]
+    if schedule.last_step_dense:
+        assert strengths.pop() is None
+    reusing = [strength for strength in strengths if strength is not None]
+    assert strengths[: len(strengths) - len(reusing)] == [None] * (len(strengths) - len(reusing))
+    assert len(reusing) <= (1 - schedule.dense_share) * num_steps + 1e-9
+    assert all(0 <= strength <= 1 for strength in reusing)
+    assert reusing == sorted(reusing)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2])
-def test_very_short_schedules_are_dense(num_steps: int) -> None:
-    assert all(theta_of_step(TimeRippleConfig(1.0), step, num_steps) is None for step in range(num_steps))
+@given(values=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_theta_and_budget_grow_with_aggressiveness(values: tuple[float, float]) -> None:
+    low, high = (TimeRippleConfig(value) for value in sorted(values))
+    assert low.theta <= high.theta
+    assert low.budget <= high.budget
 
 
 @pytest.mark.parametrize("config", [TimeRippleConfig(0.0), TimeRippleConfig(1.0, mode="dense")], ids=["zero", "dense"])
 def test_nothing_is_reused_when_the_dial_says_so(config: TimeRippleConfig) -> None:
-    assert all(theta_of_step(config, step, 30) is None for step in range(30))
+    assert method_of(config) is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
-    [({"aggressiveness": 1.1}, "aggressiveness"), ({"mode": "fast"}, "mode"), ({"dense_share": -1}, "dense_share")],
+    ("arguments", "named"), [({"aggressiveness": 1.1}, "aggressiveness"), ({"mode": "fast"}, "mode")]
 )
 def test_a_wrong_value_is_named(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         TimeRippleConfig(**arguments)  # type: ignore[arg-type]
 
 
-def test_a_step_out_of_range_is_refused() -> None:
+@pytest.mark.parametrize("name", ["dense_share", "ramp_share", "ramp_from"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_share_out_of_range_is_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        StepSchedule(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [-1, 50])
+def test_a_step_out_of_range_is_refused(step: int) -> None:
     with pytest.raises(ValueError, match="step"):
-        theta_of_step(PUBLISHED, 50, 50)
+        StepSchedule().strength(step, 50)

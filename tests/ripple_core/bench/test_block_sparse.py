@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ripple_core.attention import AttentionCall, LatentGrid
+from ripple_core.attention import AttentionCall, LatentGrid, RunDense
+from ripple_core.attention.schedule import PUBLISHED_SCHEDULE as SCHEDULE
 from ripple_core.bench.block_sparse import BlockSparse, num_cells
 
 grids = st.builds(LatentGrid, st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
@@ -55,8 +56,8 @@ def test_it_is_what_the_loop_says(rest: Literal["drop", "pool"], grid: LatentGri
     generator = torch.Generator().manual_seed(seed)
     shape = (2, grid.num_tokens, 2, 8)
     q, k, v = (torch.randn(shape, generator=generator) for _ in range(3))
-    result = BlockSparse(kept, rest).attend(q, k, v, AttentionCall(grid, 0, REUSING_STEP, NUM_STEPS))
-    assert result is not None
+    result = BlockSparse(kept, rest, SCHEDULE).attend(q, k, v, AttentionCall(grid, 0, REUSING_STEP, NUM_STEPS))
+    assert not isinstance(result, RunDense)
     cells = cells_by_hand(grid)
     assert len(cells) == num_cells(grid)
     for batch, head in itertools.product(range(2), range(2)):
@@ -69,8 +70,8 @@ def test_executed_flops_by_hand(rest: Literal["drop", "pool"]) -> None:
     # 4x8x8 tokens are 4 cells of 64: each query meets 3 * 64 keys, and one pooled key where the rest is pooled.
     grid = LatentGrid(4, 8, 8)
     q, k, v = (torch.randn(1, 256, 2, 8) for _ in range(3))
-    result = BlockSparse(3, rest).attend(q, k, v, AttentionCall(grid, 0, REUSING_STEP, NUM_STEPS))
-    assert result is not None
+    result = BlockSparse(3, rest, SCHEDULE).attend(q, k, v, AttentionCall(grid, 0, REUSING_STEP, NUM_STEPS))
+    assert not isinstance(result, RunDense)
     keys = 192 + (rest == "pool")
     assert result[1].values_H.tolist() == pytest.approx([keys / 256] * 2)
     # Choosing takes a product of 4 by 4 cell means.
@@ -80,4 +81,7 @@ def test_executed_flops_by_hand(rest: Literal["drop", "pool"]) -> None:
 @pytest.mark.parametrize("step", [0, 1, 9])
 def test_the_dense_steps_of_the_schedule_stay_dense(step: int) -> None:
     q = torch.randn(1, 8, 1, 8)
-    assert BlockSparse(1, "drop").attend(q, q, q, AttentionCall(LatentGrid(2, 2, 2), 0, step, NUM_STEPS)) is None
+    assert (
+        BlockSparse(1, "drop", SCHEDULE).attend(q, q, q, AttentionCall(LatentGrid(2, 2, 2), 0, step, NUM_STEPS))
+        == RunDense()
+    )

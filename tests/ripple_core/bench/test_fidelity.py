@@ -16,7 +16,7 @@ from ripple_core.contract.errors import InvalidRequest
 from ripple_core.contract.models import find_model
 from ripple_core.generate import LoadedModel, load_model
 
-RUN = FidelityRun(prompts=["a red circle", "x"], aggressiveness=[0.0, 0.3, 1.0], baselines_at=0.3)
+RUN = FidelityRun(prompts=["a red circle", "x"], modes=["channel"], aggressiveness=[0.0, 0.3, 1.0], baselines_at=[0.3])
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_folder_of_another_run_is_refused(report: FidelityReport, model: Loade
 
 
 def test_mode_dense_is_identical_at_any_value(model: LoadedModel, tmp_path: Path) -> None:
-    run = FidelityRun(["x"], ["dense"], [0.5, 1.0], baselines_at=None, num_inference_steps=3)
+    run = FidelityRun(["x"], ["dense"], [0.5, 1.0], baselines_at=[], num_inference_steps=3)
     report = measure_fidelity(run, model, tmp_path)
     assert [(found.name, found.identical_clips) for found in report.variants] == [("dense 0.5", 1), ("dense 1", 1)]
     assert not (tmp_path / "savings_by_step.png").exists()
@@ -153,7 +153,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     options = ["--model", str(folder), "--prompts", str(prompts), "--steps", "4", "-a", "1", "--no-baselines"]
     done = CliRunner().invoke(app, ["bench", "fidelity", *options, "--json", str(tmp_path / "report.json")])
     assert done.exit_code == 0, done.output
-    assert "channel 1" in done.output
+    assert "ripple 1" in done.output
     # Nothing is cut short on a terminal of 80 columns.
     assert "…" not in done.output
     report = FidelityReport.model_validate_json((tmp_path / "report.json").read_text())

@@ -14,6 +14,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from ripple_core import TimeRippleConfig, apply_timeripple
+from ripple_core.attention import StepSchedule
 
 STEPS = 5
 # 9 frames of 32x48 pixels: 5 latent frames of 8x12, in patches of 2x2.
@@ -50,14 +51,16 @@ def test_nothing_reused_is_the_stock_pipeline_bit_for_bit(random_pipeline: Any, 
 def test_dense_steps_call_the_stock_kernel(random_pipeline: Any) -> None:
     """With every step dense by schedule, our backend is in place and the frames are still the stock ones."""
     stock = run(random_pipeline)
-    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, dense_share=1.0))
+    handle = apply_timeripple(
+        random_pipeline.transformer, TimeRippleConfig(1.0, "channel", StepSchedule(dense_share=1.0))
+    )
     assert np.array_equal(run(random_pipeline), stock)
     assert handle.report().savings == 0.0
 
 
 def test_counts_agree_with_a_count_by_hand(random_pipeline: Any) -> None:
     """5 steps: 1 dense at the start, 1 at the end; guidance makes two forward calls of each."""
-    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, "channel"))
     run(random_pipeline)
     report = handle.report()
     assert report.dense_steps == (0, 4)
@@ -75,7 +78,7 @@ def test_counts_agree_with_a_count_by_hand(random_pipeline: Any) -> None:
 
 
 def test_no_guidance_halves_the_calls(random_pipeline: Any) -> None:
-    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, "channel"))
     run(random_pipeline, guidance_scale=1.0)
     assert handle.report().total.dense_flops == STEPS * LAYERS * CALL_FLOPS
 
@@ -84,7 +87,7 @@ def test_savings_grow_with_aggressiveness_and_frames_change(random_pipeline: Any
     stock = run(random_pipeline)
     savings = []
     for aggressiveness in (0.1, 0.4, 0.7, 1.0):
-        handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(aggressiveness))
+        handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(aggressiveness, "channel"))
         frames = run(random_pipeline)
         handle.remove()
         savings.append(handle.report().savings)
@@ -98,7 +101,7 @@ def test_remove_leaves_no_trace(random_pipeline: Any) -> None:
     transformer = random_pipeline.transformer
     stock = run(random_pipeline)
     backends = set(_AttentionBackendRegistry._backends) | {"timeripple"}
-    handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0))
+    handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0, "channel"))
     run(random_pipeline)
     handle.remove()
     handle.remove()
@@ -114,7 +117,7 @@ def test_remove_leaves_no_trace(random_pipeline: Any) -> None:
 
 def test_a_backend_chosen_by_the_user_stays_for_dense_steps_and_afterwards(random_pipeline: Any) -> None:
     random_pipeline.transformer.blocks[0].attn1.processor._attention_backend = AttentionBackendName._NATIVE_MATH
-    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, "channel"))
     run(random_pipeline)
     handle.remove()
     assert random_pipeline.transformer.blocks[0].attn1.processor._attention_backend == AttentionBackendName._NATIVE_MATH
@@ -122,7 +125,7 @@ def test_a_backend_chosen_by_the_user_stays_for_dense_steps_and_afterwards(rando
 
 def test_only_this_transformer_changes(random_pipeline: Any) -> None:
     other = copy.deepcopy(random_pipeline.transformer)
-    apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, "channel"))
     assert all(block.attn1.processor._attention_backend is None for block in other.blocks)
     assert all(block.attn2.processor._attention_backend is None for block in random_pipeline.transformer.blocks)
 
@@ -187,7 +190,7 @@ def test_a_processor_shared_between_modules_is_refused(random_pipeline: Any) -> 
 
 def test_a_mask_that_is_not_padding_runs_dense_and_is_reported(random_pipeline: Any) -> None:
     transformer = random_pipeline.transformer
-    handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
     attention = transformer.blocks[0].attn1
     tokens = torch.randn(1, 6, 24)
     causal = torch.ones(6, 6).tril().bool()[None, None]
@@ -204,7 +207,7 @@ def test_a_mask_that_is_not_padding_runs_dense_and_is_reported(random_pipeline: 
 def test_settings_made_while_applied_reach_the_stock_kernel_and_stay(random_pipeline: Any) -> None:
     """set_attention_backend neither switches reuse off nor is lost."""
     pipe = random_pipeline
-    handle = apply_timeripple(pipe, TimeRippleConfig(1.0))
+    handle = apply_timeripple(pipe, TimeRippleConfig(1.0, "channel"))
     processor = pipe.transformer.blocks[0].attn1.processor
     pipe.transformer.set_attention_backend("_native_math")
     run(pipe)
@@ -233,7 +236,7 @@ class TestBareTransformer:
 
     def test_the_step_can_be_set_by_hand(self, random_pipeline: Any) -> None:
         transformer = random_pipeline.transformer
-        handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+        handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
         for step in range(STEPS):
             handle.set_step(step, STEPS)
             self.forward(transformer)
@@ -243,7 +246,7 @@ class TestBareTransformer:
 
     def test_the_step_can_come_from_cache_context(self, random_pipeline: Any) -> None:
         transformer = random_pipeline.transformer
-        handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+        handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
         for step in range(STEPS):
             with transformer.cache_context("cond", step_index=step, num_inference_steps=STEPS):
                 self.forward(transformer)
@@ -254,7 +257,7 @@ class TestBareTransformer:
     ) -> None:
         transformer = random_pipeline.transformer
         stock = self.forward(transformer)
-        handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+        handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
         with caplog.at_level(logging.WARNING):
             assert torch.equal(self.forward(transformer), stock)
             self.forward(transformer)
@@ -282,7 +285,7 @@ class TestLoopWithAPipelinesScheduler:
                 latents = scheduler.step(noise, timestep, latents, return_dict=False)[0]
 
     def test_the_step_is_read_off_the_scheduler(self, random_pipeline: Any) -> None:
-        handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0))
+        handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0, "channel"))
         for _ in range(2):
             self.denoise(random_pipeline, random_pipeline.scheduler)
         report = handle.report()
@@ -291,7 +294,7 @@ class TestLoopWithAPipelinesScheduler:
 
     def test_a_scheduler_that_stands_still_is_noticed(self, random_pipeline: Any) -> None:
         """Where a copy of it does the steps, nothing may be taken for the first step for ever."""
-        handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0))
+        handle = apply_timeripple(random_pipeline, TimeRippleConfig(1.0, "channel"))
         self.denoise(random_pipeline, copy.deepcopy(random_pipeline.scheduler))
         assert handle.report().fallbacks == {"unknown_denoising_step": (STEPS - 1) * LAYERS}
 
@@ -299,7 +302,7 @@ class TestLoopWithAPipelinesScheduler:
 def test_works_with_a_step_cache_of_diffusers(random_pipeline: Any) -> None:
     """Layers that FirstBlockCache skips do not call us and are not counted."""
     random_pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
-    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(random_pipeline.transformer, TimeRippleConfig(1.0, "channel"))
     run(random_pipeline)
     report = handle.report()
     assert report.by_layer[0].dense_flops == 2 * STEPS * CALL_FLOPS

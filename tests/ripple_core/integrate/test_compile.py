@@ -9,7 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from ripple_core import TimeRippleConfig, apply_timeripple
 
-CONFIG = TimeRippleConfig(1.0)
+CONFIG = TimeRippleConfig(1.0, "channel")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_one_graph_for_all_steps_and_layers(make_tiny: Any, steps: int, num_laye
     counter = CompileCounterWithBackend("eager")
     tiny.pipe.transformer.compile_repeated_blocks(fullgraph=True, backend=counter)
     for aggressiveness in (0.0, 0.5, 1.0):
-        handle = apply_timeripple(tiny.pipe, TimeRippleConfig(aggressiveness))
+        handle = apply_timeripple(tiny.pipe, TimeRippleConfig(aggressiveness, "channel"))
         tiny(num_inference_steps=steps)
         handle.remove()
     assert counter.frame_count == 1

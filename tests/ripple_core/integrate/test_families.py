@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from ripple_core import TimeRippleConfig, apply_timeripple
-from ripple_core.attention import AttentionCall, Executed
+from ripple_core.attention import AttentionCall, Executed, RunDense, StepSchedule
 from ripple_core.integrate import apply_method
 
 STEPS = 5
@@ -33,7 +33,7 @@ def test_aggressiveness_0_is_the_stock_pipeline_bit_for_bit(tiny: Any) -> None:
 def test_reuse_saves_stays_close_and_comes_off_again(tiny: Any, batch: int) -> None:
     """Also: no call is without its step or grid."""
     stock = tiny(batch)
-    handle = apply_timeripple(tiny.pipe, TimeRippleConfig(1.0))
+    handle = apply_timeripple(tiny.pipe, TimeRippleConfig(1.0, "channel"))
     reused = tiny(batch)
     handle.remove()
     report = handle.report()
@@ -47,9 +47,29 @@ def test_reuse_saves_stays_close_and_comes_off_again(tiny: Any, batch: int) -> N
     assert torch.equal(tiny(batch), stock)
 
 
+def test_mode_ripple_runs_in_every_family_and_counts_every_head(tiny: Any) -> None:
+    """Grids this small hold little to save: each head either saves or says that it ran dense."""
+    stock = tiny()
+    handle = apply_timeripple(tiny.pipe, TimeRippleConfig(1.0, "ripple", StepSchedule()))
+    reused = tiny()
+    report = handle.report()
+    assert (report.mode, report.fallbacks, report.dense_steps) == ("ripple", {}, ())
+    assert report.savings > 0 or report.dense_heads["little_to_save"] > 0
+    assert "not_finite" not in report.dense_heads
+    assert close(reused, stock) < 0.3
+
+
+def test_mode_auto_leaves_short_sequences_dense_and_says_so(tiny: Any) -> None:
+    stock = tiny()
+    handle = apply_timeripple(tiny.pipe, TimeRippleConfig(1.0, schedule=StepSchedule()))
+    assert close(tiny(), stock) == 0
+    report = handle.report()
+    assert report.fallbacks == {"short_sequence": report.calls}
+
+
 def test_a_batch_gives_each_item_what_it_gets_alone(tiny: Any) -> None:
     """Items with different numbers of valid text tokens do not disturb one another."""
-    apply_timeripple(tiny.pipe, TimeRippleConfig(1.0))
+    apply_timeripple(tiny.pipe, TimeRippleConfig(1.0, "channel"))
     noise = torch.randn(tiny(2).shape, generator=torch.Generator().manual_seed(3))
     together = tiny(2, latents=noise)
     for item in (0, 1):
@@ -70,9 +90,10 @@ class _Spy:
     def __init__(self) -> None:
         self.calls: list[tuple[AttentionCall, int, int]] = []
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> None:
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> Any:
         assert key.shape == value.shape
         self.calls.append((call, query.shape[1], key.shape[1]))
+        return RunDense()
 
 
 def test_every_call_knows_its_grid_step_and_layer(tiny: Any) -> None:
@@ -92,7 +113,7 @@ def test_every_call_knows_its_grid_step_and_layer(tiny: Any) -> None:
 def test_another_copy_of_the_pipeline_is_untouched(tiny: Any) -> None:
     other = copy.deepcopy(tiny.pipe.transformer)
     classes = [type(module.processor) for module in other.modules() if hasattr(module, "processor")]
-    apply_timeripple(tiny.pipe, TimeRippleConfig(1.0))
+    apply_timeripple(tiny.pipe, TimeRippleConfig(1.0, "channel"))
     assert [type(module.processor) for module in other.modules() if hasattr(module, "processor")] == classes
 
 
@@ -125,7 +146,7 @@ def test_a_transformer_without_its_pipeline(tiny_transformer: Any) -> None:
     counting.set_step(2, STEPS)
     assert torch.equal(tiny_transformer(2), stock)
     counting.remove()
-    handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
     handle.set_step(2, STEPS)
     reused = tiny_transformer(2)
     handle.remove()

@@ -39,7 +39,7 @@ def test_two_ulysses_ranks_give_the_video_and_the_savings_of_one(tmp_path: Path)
 
 def test_ring_attention_is_refused(make_tiny: Any) -> None:
     tiny = make_tiny("Wan 2.1")
-    apply_timeripple(tiny.pipe, TimeRippleConfig(1.0))
+    apply_timeripple(tiny.pipe, TimeRippleConfig(1.0, "channel"))
     for block in tiny.pipe.transformer.blocks:
         block.attn1.processor._parallel_config = ParallelConfig(
             context_parallel_config=ContextParallelConfig(ring_degree=2)

@@ -64,7 +64,7 @@ def test_an_unknown_class_can_be_probed_and_used(unknown: Any) -> None:
     # 12 channels a head: 4 each for t, y and x.
     assert layout.axis_of_channel.tolist() == [[0] * 4 + [1] * 4 + [2] * 4] * 2
     assert torch.equal(forward(unknown), stock)
-    handle = apply_timeripple(unknown, TimeRippleConfig(1.0), family=layout.family())
+    handle = apply_timeripple(unknown, TimeRippleConfig(1.0, "channel"), family=layout.family())
     handle.set_step(2, 5)
     assert not torch.equal(forward(unknown), stock)
     assert handle.report().fallbacks == {}

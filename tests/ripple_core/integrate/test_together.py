@@ -11,7 +11,7 @@ from ripple_core import TimeRippleConfig, apply_timeripple
 from ripple_core.integrate.families import family_of
 
 STEPS = 5
-CONFIG = TimeRippleConfig(1.0)
+CONFIG = TimeRippleConfig(1.0, "channel")
 # One that dispatches, with text in cross-attention; one with text and a mask; one with a kernel of its own.
 SOME = ["Wan 2.1", "HunyuanVideo", "CogVideoX with RoPE"]
 

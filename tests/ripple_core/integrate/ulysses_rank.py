@@ -78,7 +78,7 @@ def run(transformer: Any, inputs: dict[str, Any]) -> torch.Tensor:
 
 def compare(family: str, rank: int, world_size: int) -> None:
     transformer, inputs = build(family)
-    alone = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    alone = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
     alone.set_step(2, 5)
     expected = run(transformer, inputs)
     alone.remove()
@@ -87,7 +87,7 @@ def compare(family: str, rank: int, world_size: int) -> None:
     # One family has TimeRipple put on last, the other first; both orders work.
     if family == "wan":
         parallelise(transformer, rank, world_size, context)
-    handle = apply_timeripple(transformer, TimeRippleConfig(1.0))
+    handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
     if family != "wan":
         parallelise(transformer, rank, world_size, context)
     handle.set_step(2, 5)

@@ -1,0 +1,167 @@
+"""Mode `ripple`, first half: how each (query tile, key tile) pair of one head is treated.
+
+A pair is computed exactly; or its key cells stand for their tokens (one key and value each, their means, with the log
+of the count added to the score); or the whole key tile is one such key. What that does to the output is estimated
+from means and variances, and the cheapest treatment is taken that is worth its error. METHOD.md derives the estimate.
+
+Shapes: D head_dim; P places (video tokens in tile order); L text keys; C cells; T key tiles; Q query tiles.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from ripple_core.attention.tiles import Runs, TileLayout
+
+# A tile whose keys vary within cells this many times more than the head's median tile holds an outlier, which drags
+# the means along that the estimate rests on.
+_OUTLIER = 100.0
+# Query cells whose scores against all cells are in memory at once.
+_CHUNK = 512
+
+
+class Treatment(IntEnum):
+    """Of a key tile by a query tile."""
+
+    EXACT = 0
+    CELLS = 1
+    TILE = 2
+
+
+@dataclass(frozen=True)
+class KeySummary:
+    """Keys and values of one head, and their means.
+
+    Attributes:
+        cell_key, cell_value: ``[C, D]``.
+        tile_key, tile_value: ``[T, D]``.
+        key_variance: in-cell and in-tile variance of the keys by channel, averaged over each tile ``[2, T, D]``.
+        value_deviation: the same of the values, root of the sum over channels ``[2, T]``.
+    """
+
+    cell_key: Tensor
+    cell_value: Tensor
+    tile_key: Tensor
+    tile_value: Tensor
+    key_variance: Tensor
+    value_deviation: Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with every pair.
+
+    Attributes:
+        treatment: a `Treatment` each ``[Q, T]``.
+        error: estimated error of the output, relative to the head's root mean square output ``[Q]``.
+        flops: taken to decide, means included.
+    """
+
+    treatment: Tensor
+    error: Tensor
+    flops: int
+
+
+def summarise_keys(key_PD: Tensor, value_PD: Tensor, layout: TileLayout) -> KeySummary:
+    """Means and variances; float32 whatever the input is."""
+    key_PD, value_PD = key_PD.float(), value_PD.float()
+    cell_key, cell_value = layout.cells.mean(key_PD), layout.cells.mean(value_PD)
+    tile_key, tile_value = (_mean_of_cells(x, layout.cells_of_tile, layout) for x in (cell_key, cell_value))
+    key_variance, value_variance = (
+        _variances(*means, layout) for means in ((key_PD, cell_key, tile_key), (value_PD, cell_value, tile_value))
+    )
+    return KeySummary(cell_key, cell_value, tile_key, tile_value, key_variance, value_variance.sum(-1).sqrt())
+
+
+def _variances(x_PD: Tensor, cell_CD: Tensor, tile_TD: Tensor, layout: TileLayout) -> Tensor:
+    """Within cells, and within the tile, averaged over each tile ``[2, T, D]``."""
+    square_TD = layout.tiles.mean(x_PD.square())
+    of_cells_TD = _mean_of_cells(cell_CD.square(), layout.cells_of_tile, layout)
+    return (square_TD - torch.stack([of_cells_TD, tile_TD.square()])).clamp(min=0)
+
+
+def decide(
+    query_PD: Tensor, text_key_LD: Tensor, keys: KeySummary, layout: TileLayout, scale: float, budget: float
+) -> Decision:
+    """Choose a treatment for every pair of one head.
+
+    A pair's squared error may be `budget`^2 times the share of dense work that it saves, so the estimated relative
+    error of a query tile's output stays below budget * sqrt(saved share).
+
+    Args:
+        query_PD: video queries in tile order.
+        text_key_LD: keys that are always exact; they take their share of the attention mass.
+        keys: of the video.
+        layout: of the grid.
+        scale: of the scores.
+        budget: relative error of the output, at least 0; 0 leaves everything exact.
+    """
+    query_PD = query_PD.float()
+    mean_QT, mean_square_QT = _mass(layout.cells.mean(query_PD), text_key_LD.float(), keys, layout, scale)
+    error_2QT, output_QD = _errors(query_PD, mean_QT, mean_square_QT, keys, layout, scale)
+    output_size = output_QD.square().sum(1).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    error_2QT = (error_2QT / output_size).masked_fill(_holds_outlier(keys), torch.inf)
+    error_3QT = torch.cat([torch.zeros_like(error_2QT[:1]), error_2QT])
+    price_3T = budget**2 * keys_taken(layout) / (len(query_PD) + len(text_key_LD))
+    treatment_QT = (error_3QT.square() + price_3T[:, None]).argmin(0)
+    chosen_QT = error_3QT.gather(0, treatment_QT[None])[0]
+    return Decision(treatment_QT, chosen_QT.square().sum(1).sqrt(), _flops(query_PD, text_key_LD, layout))
+
+
+def keys_taken(layout: TileLayout) -> Tensor:
+    """Keys that each treatment takes of each key tile ``[3, T]``."""
+    return torch.stack([layout.tiles.count, layout.cells_of_tile.count, torch.ones_like(layout.tiles.count)])
+
+
+def _mass(
+    query_CD: Tensor, text_key_LD: Tensor, keys: KeySummary, layout: TileLayout, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention mass of each key tile, and its square, averaged over the cells of a query tile ``[Q, T]``."""
+    key_XD = torch.cat([keys.cell_key, text_key_LD])
+    log_count_X = torch.cat([layout.cells.count.log(), text_key_LD.new_zeros(len(text_key_LD))])
+    cells = len(keys.cell_key)
+    tile_of_cell = torch.repeat_interleave(layout.cells_of_tile.count)
+    mass_CT = query_CD.new_zeros(cells, len(layout.tiles))
+    for start in range(0, cells, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        mass_CX = torch.addmm(log_count_X, query_CD[part], key_XD.T, alpha=scale).softmax(-1)
+        mass_CT[part].index_add_(1, tile_of_cell, mass_CX[:, :cells])
+    mean = _mean_of_cells(mass_CT, layout.cells_of_query_tile, layout)
+    return mean, _mean_of_cells(mass_CT.square(), layout.cells_of_query_tile, layout)
+
+
+def _errors(
+    query_PD: Tensor, mass_QT: Tensor, mass_square_QT: Tensor, keys: KeySummary, layout: TileLayout, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Error of the output when a tile's cells, or the tile, are one key each ``[2, Q, T]``; the output ``[Q, D]``."""
+    output_QD = mass_QT @ keys.tile_value
+    distance_QT = torch.cdist(output_QD, keys.tile_value)
+    square_QD = layout.query_tiles.mean(query_PD.square())
+    score_variance_2QT = (square_QD @ keys.key_variance.mT).clamp(min=0) * scale**2
+    mass_error = 0.5 * score_variance_2QT * distance_QT
+    value_error = score_variance_2QT.sqrt() * keys.value_deviation[:, None]
+    return mass_square_QT.sqrt() * (mass_error + value_error), output_QD
+
+
+def _holds_outlier(keys: KeySummary) -> Tensor:
+    """Key tiles that are exact whatever their mass seems to be ``[T]``."""
+    variance_T = keys.key_variance[0].sum(1)
+    return variance_T > _OUTLIER * variance_T.median()
+
+
+def _mean_of_cells(x_CX: Tensor, runs_of_cells: Runs, layout: TileLayout) -> Tensor:
+    """Mean over the tokens of runs of cells, from means over the cells."""
+    count_CX = layout.cells.count[:, None].to(x_CX.dtype)
+    return runs_of_cells.sum(x_CX * count_CX) / runs_of_cells.sum(count_CX)
+
+
+def _flops(query_PD: Tensor, text_key_LD: Tensor, layout: TileLayout) -> int:
+    """Products count two a multiply-add, as everywhere; means and variances two for each element read."""
+    places, head_dim = query_PD.shape
+    cells, tiles, query_tiles = len(layout.cells), len(layout.tiles), len(layout.query_tiles)
+    mass = 2 * cells * (cells + len(text_key_LD)) * head_dim
+    pairs = 4 * 2 * query_tiles * tiles * head_dim
+    reading = 2 * 7 * places * head_dim
+    return mass + pairs + reading

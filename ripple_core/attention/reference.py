@@ -1,0 +1,154 @@
+"""What mode `ripple` means: one tile, one key and one query at a time, in float64, sharing nothing with the fast path.
+
+METHOD.md derives the estimates. Shapes: N query tokens, M key tokens, D head_dim; Q query tiles, T key tiles.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ripple_core.attention.grid import LatentGrid
+from ripple_core.attention.tiles import tile_extents
+
+Tokens = list[int]
+T = TypeVar("T")
+
+
+def reference_tiles(grid: LatentGrid) -> list[list[Tokens]]:
+    """Tiles in order; of each its cells; of each the numbers of its video tokens.
+
+    An axis of n tokens is cut into ceil(n / extent) tiles as even as can be, longer ones first; a tile is cut into
+    cells of two from its first token on.
+    """
+    sizes = (grid.frames, grid.height, grid.width)
+    parts = []
+    for size, extent in zip(sizes, tile_extents(sizes), strict=True):
+        count = math.ceil(size / extent)
+        lengths = [size // count + (index < size % count) for index in range(count)]
+        parts.append([range(sum(lengths[:i]), sum(lengths[: i + 1])) for i in range(count)])
+    return [_cells(tile, grid) for tile in itertools.product(*parts)]
+
+
+def _cells(tile: tuple[range, ...], grid: LatentGrid) -> list[Tokens]:
+    halves = [[axis[i : i + 2] for i in range(0, len(axis), 2)] for axis in tile]
+    return [
+        [(t * grid.height + y) * grid.width + x for t, y, x in itertools.product(*cell)]
+        for cell in itertools.product(*halves)
+    ]
+
+
+def reference_objective(
+    query_ND: Tensor,
+    key_MD: Tensor,
+    value_MD: Tensor,
+    grid: LatentGrid,
+    budget: float,
+    scale: float,
+    text_before: int = 0,
+    tiles_per_query_tile: int = 1,
+) -> Tensor:
+    """What each treatment of each pair costs, error and work together ``[3, Q, T]``; the smallest is chosen.
+
+    The order of treatments is exact, cells, tile. A tile whose keys vary within cells 100 times more than those of the
+    median tile holds an outlier and is exact. Arguments as in `ripple_attention`, for one head.
+    """
+    q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
+    tiles = [[[token + text_before for token in cell] for cell in tile] for tile in reference_tiles(grid)]
+    query_tiles = [_flat(tiles[i : i + tiles_per_query_tile]) for i in range(0, len(tiles), tiles_per_query_tile)]
+    video = range(text_before, text_before + grid.num_tokens)
+    text = [token for token in range(len(k)) if token not in video]
+
+    masses = [_masses(q, k, cells, tiles, text, scale) for cells in query_tiles]
+    values = torch.stack([v[_flat(tile)].mean(0) for tile in tiles])
+    outputs = torch.stack([torch.stack(mean) @ values for mean, _ in masses])
+    size = outputs.square().sum(1).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    in_cells = torch.stack([_variance_within(k, tile).sum() for tile in tiles])
+    outlier = in_cells > 100 * in_cells.median()
+    objective = torch.zeros(3, len(query_tiles), len(tiles), dtype=torch.double)
+    for index, cells in enumerate(query_tiles):
+        square = q[_flat(cells)].square().mean(0)
+        for number, tile in enumerate(tiles):
+            tokens = _flat(tile)
+            distance = (outputs[index] - values[number]).norm()
+            for treatment, groups in enumerate(([[token] for token in tokens], tile, [tokens])):
+                score_variance = (square * _variance_within(k, groups)).sum() * scale**2
+                deviation = _variance_within(v, groups).sum().sqrt()
+                error = masses[index][1][number] * (score_variance / 2 * distance + score_variance.sqrt() * deviation)
+                if outlier[number] and treatment > 0:
+                    error = torch.inf
+                objective[treatment, index, number] = (error / size) ** 2 + budget**2 * len(groups) / len(k)
+    return objective
+
+
+def reference_attention(
+    query_ND: Tensor,
+    key_MD: Tensor,
+    value_MD: Tensor,
+    grid: LatentGrid,
+    treatment_QT: Tensor,
+    scale: float,
+    text_before: int = 0,
+    tiles_per_query_tile: int = 1,
+) -> Tensor:
+    """The output of one head for given treatments ``[N, D]``.
+
+    A query weighs each group of tokens that stands as one key by count * exp(mean score). Text is exact.
+    """
+    q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
+    tiles = [[[token + text_before for token in cell] for cell in tile] for tile in reference_tiles(grid)]
+    treatment_of_token = {
+        token: row
+        for number, tile in enumerate(tiles)
+        for token in _flat(tile)
+        for row in [treatment_QT[number // tiles_per_query_tile]]
+    }
+    video = range(text_before, text_before + grid.num_tokens)
+    text = [[token] for token in range(len(k)) if token not in video]
+    out = torch.empty_like(q)
+    for token in range(len(q)):
+        groups = list(text)
+        if token in treatment_of_token:
+            for tile, treatment in zip(tiles, treatment_of_token[token].tolist(), strict=True):
+                tokens = _flat(tile)
+                groups += [[[token] for token in tokens], tile, [tokens]][treatment]
+        else:
+            groups = [[token] for token in range(len(k))]
+        scores = torch.stack([q[token] @ k[group].mean(0) * scale + math.log(len(group)) for group in groups])
+        out[token] = scores.softmax(0) @ torch.stack([v[group].mean(0) for group in groups])
+    return out
+
+
+def _flat(lists: Sequence[list[T]]) -> list[T]:
+    return list(itertools.chain.from_iterable(lists))
+
+
+def _masses(
+    q: Tensor, k: Tensor, query_cells: list[Tokens], tiles: list[list[Tokens]], text: Tokens, scale: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Attention mass of every key tile for a query tile: mean over its queries, and root mean square.
+
+    Scores are those between means of cells; a text token is a cell of its own.
+    """
+    cells = [cell for tile in tiles for cell in tile] + [[token] for token in text]
+    tile_of_cell = [number for number, tile in enumerate(tiles) for _ in tile]
+    mean = [torch.zeros((), dtype=torch.double) for _ in tiles]
+    square = list(mean)
+    tokens = sum(len(cell) for cell in query_cells)
+    for query_cell in query_cells:
+        query = q[query_cell].mean(0)
+        mass = torch.stack([query @ k[cell].mean(0) * scale + math.log(len(cell)) for cell in cells]).softmax(0)
+        for number in range(len(tiles)):
+            of_tile = sum(m for m, tile in zip(mass, tile_of_cell, strict=False) if tile == number)
+            mean[number] = mean[number] + of_tile * len(query_cell) / tokens
+            square[number] = square[number] + of_tile**2 * len(query_cell) / tokens
+    return mean, [x.sqrt() for x in square]
+
+
+def _variance_within(x: Tensor, groups: list[Tokens]) -> Tensor:
+    """By channel, of tokens about the mean of their group, averaged over all tokens ``[D]``."""
+    tokens = sum(len(group) for group in groups)
+    return sum(((x[group] - x[group].mean(0)) ** 2).sum(0) for group in groups) / tokens  # type: ignore[return-value]

@@ -1,0 +1,209 @@
+"""Mode `ripple`, second half: attention over lists of keys, and the whole mode put together.
+
+Each query tile attends to a list of keys: the tokens of key tiles that it takes exactly, means of cells or of whole
+tiles of the others with the log of their counts as a bias, and all text. Lists of similar length are gathered and
+handed to torch's fused attention together.
+
+Shapes: B batch, N query tokens, M key tokens, H heads, D head_dim; P places (video tokens in tile order); L text
+keys; T key tiles; Q query tiles; R rows of a head's table: tokens, means of cells, means of tiles, text.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ripple_core.attention.decide import KeySummary, decide, keys_taken, summarise_keys
+from ripple_core.attention.grid import LatentGrid
+from ripple_core.attention.savings import Executed
+from ripple_core.attention.tiles import TileLayout, tile_layout
+
+# Keys gathered at a time: few enough to stay in a CPU's last cache, enough to keep its cores busy.
+_GATHERED = 8192
+# Tiles side by side that make one query tile, from so many tokens on. torch's fused CPU kernel works on 64 rows at a
+# time from 192 queries on and on 32 below, which takes a third longer; few tokens want the finer choice all the same.
+_QUERY_TILES = ((8192, 4), (4096, 2), (0, 1))
+# A list takes more time a key than dense attention does, so a head above this share of the pairs runs dense.
+_WORTH_IT = 0.75
+
+
+@torch.no_grad()
+def ripple_attention(
+    query_BNHD: Tensor,
+    key_BMHD: Tensor,
+    value_BMHD: Tensor,
+    grid: LatentGrid,
+    budget: float,
+    scale: float | None = None,
+    text_before: int = 0,
+) -> tuple[Tensor, Executed]:
+    """Attention with every pair of tiles computed as exactly as the error budget asks.
+
+    Args:
+        query_BNHD: ``[batch, tokens, heads, head_dim]``, after RoPE, video tokens in grid order.
+        key_BMHD: as many heads; its tokens are the query's, or fewer where padded text is cropped from the end.
+        value_BMHD: as the key.
+        grid: of the video's tokens.
+        budget: relative error of the output that may be spent, at least 0.
+        scale: of the scores; 1 / sqrt(head_dim) by default.
+        text_before: tokens before the video's; those after it are text, too.
+
+    Returns:
+        The output ``[batch, tokens, heads, head_dim]``, and what ran. A head that saves too little to be worth it,
+        or that holds a NaN or an infinity, runs dense and is counted. No gradient flows through.
+    """
+    scale = query_BNHD.shape[-1] ** -0.5 if scale is None else scale
+    layout = tile_layout(grid, _tiles_per_query_tile(grid), query_BNHD.device)
+    out_BNHD = torch.empty_like(query_BNHD)
+    token_of_place = layout.order + text_before
+    # Used again by every group of lists: asking the system for it anew takes longer than the products.
+    longest_list = key_BMHD.shape[1]
+    scratch = query_BNHD.new_empty(max(_GATHERED, longest_list), 2 * query_BNHD.shape[3])
+    ran = [
+        _attend_head(_Head(q, k, v, scale), out, token_of_place, layout, budget, scratch)
+        for item in zip(query_BNHD, key_BMHD, value_BMHD, out_BNHD, strict=True)
+        for q, k, v, out in zip(*(x.unbind(1) for x in item), strict=True)
+    ]
+    shares_BH2 = torch.tensor([(head.scores, head.values) for head in ran], dtype=torch.float64)
+    scores_H, values_H = shares_BH2.view(len(query_BNHD), -1, 2).mean(0).unbind(-1)
+    dense_heads = Counter(head.dense_because for head in ran if head.dense_because)
+    return out_BNHD, Executed(scores_H, values_H, dense_heads)
+
+
+def _tiles_per_query_tile(grid: LatentGrid) -> int:
+    """Large query tiles waste less time on gathering; small ones fit the picture better."""
+    return next(tiles for tokens, tiles in _QUERY_TILES if grid.num_tokens >= tokens)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One head of one batch item: query ``[N, D]``, key and value ``[M, D]``."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+
+    def dense(self, query_XD: Tensor) -> Tensor:
+        """Exact attention of some queries."""
+        q, k, v = (x[None, None] for x in (query_XD, self.key, self.value))
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale)[0, 0]
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """Executed shares of QK^T, deciding included, and of PV; why the head ran dense, if it did."""
+
+    scores: float
+    values: float
+    dense_because: str | None = None
+
+
+def _attend_head(
+    head: _Head, out_ND: Tensor, token_of_place: Tensor, layout: TileLayout, budget: float, scratch: Tensor
+) -> _Ran:
+    """Write the output of one head."""
+    query_PD, key_PD, value_PD = (x.index_select(0, token_of_place) for x in (head.query, head.key, head.value))
+    text_key_LD, text_value_LD = (_without(x, token_of_place) for x in (head.key, head.value))
+    keys = summarise_keys(key_PD, value_PD, layout)
+    decision = decide(query_PD, text_key_LD, keys, layout, head.scale, budget)
+    length_Q = keys_taken(layout).gather(0, decision.treatment).sum(1) + len(text_key_LD)
+    text_queries = len(head.query) - len(query_PD)
+    pairs = int((length_Q * layout.query_tiles.count).sum()) + text_queries * len(head.key)
+    dense_pairs = len(head.query) * len(head.key)
+    deciding = decision.flops / (2 * dense_pairs * head.query.shape[1])
+    finite = bool(decision.error.isfinite().all())
+    if pairs > _WORTH_IT * dense_pairs or not finite:
+        out_ND.copy_(head.dense(head.query))
+        return _Ran(1 + deciding, 1.0, "little_to_save" if finite else "not_finite")
+    table = _Table.of((key_PD, value_PD), (text_key_LD, text_value_LD), keys, layout)
+    for tiles, row_GX, bias_GX in _lists(decision.treatment, length_Q, layout, table):
+        places = layout.query_tiles.places[tiles]
+        out_ND[token_of_place[places]] = table.attend(query_PD[places], row_GX, bias_GX, head.scale, scratch)
+    if text_queries:
+        text = _text_tokens(len(head.query), token_of_place)
+        out_ND[text] = head.dense(head.query[text])
+    return _Ran(pairs / dense_pairs + deciding, pairs / dense_pairs)
+
+
+def _text_tokens(num_tokens: int, token_of_place: Tensor) -> Tensor:
+    """Tokens that are not the video's."""
+    is_text = torch.ones(num_tokens, dtype=torch.bool, device=token_of_place.device)
+    return is_text.index_fill(0, token_of_place, False).nonzero()[:, 0]
+
+
+def _without(x_MD: Tensor, token_of_place: Tensor) -> Tensor:
+    """Rows that are not the video's."""
+    return x_MD[:0] if len(x_MD) == len(token_of_place) else x_MD[_text_tokens(len(x_MD), token_of_place)]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Every key that a list of one head may name: key and value beside each other ``[R, 2 D]``, log count ``[R]``."""
+
+    rows: Tensor
+    log_count: Tensor
+    num_text: int
+
+    @classmethod
+    def of(
+        cls, video: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], keys: KeySummary, layout: TileLayout
+    ) -> "_Table":
+        """Each pair is key and value: of the video in tile order ``[P, D]``, and of the text ``[L, D]``."""
+        dtype = video[0].dtype
+        means = (keys.cell_key, keys.tile_key), (keys.cell_value, keys.tile_value)
+        columns = [
+            torch.cat([of_video, *(mean.to(dtype) for mean in of_cells_and_tiles), of_text])
+            for of_video, of_cells_and_tiles, of_text in zip(video, means, text, strict=True)
+        ]
+        num_text = len(text[0])
+        ones = [layout.order.new_ones(count) for count in (len(layout.order), num_text)]
+        count = torch.cat([ones[0], layout.cells.count, layout.tiles.count, ones[1]])
+        return cls(torch.cat(columns, dim=1), count.log().to(dtype), num_text)
+
+    def attend(self, query_GSD: Tensor, row_GX: Tensor, bias_GX: Tensor, scale: float, scratch: Tensor) -> Tensor:
+        """Attention of G query tiles of S places, each to its own list of X keys ``[G, S, D]``."""
+        gathered = scratch[: row_GX.numel()]
+        torch.index_select(self.rows, 0, row_GX.flatten(), out=gathered)
+        key_GXD, value_GXD = gathered.view(*row_GX.shape, -1).chunk(2, dim=-1)
+        mask = bias_GX[:, None, None].expand(-1, 1, query_GSD.shape[1], -1)
+        q, k, v = (x[:, None] for x in (query_GSD, key_GXD, value_GXD))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[:, 0]
+
+
+def _lists(
+    treatment_QT: Tensor, length_Q: Tensor, layout: TileLayout, table: _Table
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Groups of G query tiles with similar lengths: their numbers ``[G]``, rows and biases ``[G, X]``.
+
+    Lists shorter than their group's longest are filled up with a bias of -inf.
+    """
+    order_Q = length_Q.argsort(descending=True)
+    row = _rows(treatment_QT[order_Q], layout, table)
+    lengths, first_Q = length_Q[order_Q], length_Q[order_Q].cumsum(0) - length_Q[order_Q]
+    longest = lengths.tolist()
+    start = 0
+    while start < len(longest):
+        size = max(1, _GATHERED // longest[start])
+        group = slice(start, start + size)
+        offset = torch.arange(longest[start], device=row.device)
+        filled = offset >= lengths[group, None]
+        row_GX = row[(first_Q[group, None] + offset).clamp(max=len(row) - 1)]
+        yield order_Q[group], row_GX, table.log_count[row_GX].masked_fill(filled, -torch.inf)
+        start += size
+
+
+def _rows(treatment_QT: Tensor, layout: TileLayout, table: _Table) -> Tensor:
+    """The lists of all query tiles, one after the other: rows of the table."""
+    places, cells = len(layout.order), len(layout.cells)
+    tiles = torch.arange(len(layout.tiles), device=treatment_QT.device)
+    first_3T = torch.stack([layout.tiles.start, places + layout.cells_of_tile.start, places + cells + tiles])
+    first_QT, count_QT = (x.gather(0, treatment_QT) for x in (first_3T, keys_taken(layout)))
+    text = places + cells + len(tiles)
+    first = F.pad(first_QT, (0, 1), value=text).flatten()
+    count = F.pad(count_QT, (0, 1), value=table.num_text).flatten()
+    skipped = count.cumsum(0) - count
+    return torch.repeat_interleave(first - skipped, count) + torch.arange(int(count.sum()), device=first.device)

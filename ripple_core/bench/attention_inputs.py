@@ -1,0 +1,127 @@
+"""Queries, keys and values to time attention on: the built-in model's own, and a synthetic field.
+
+Shapes: B batch, N tokens, H heads, D head_dim; T, Y, X the latent grid.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ripple_core.attention import AttentionCall, LatentGrid, RunDense
+from ripple_core.contract.errors import InvalidRequest, Violation
+from ripple_core.contract.models import find_model
+from ripple_core.contract.request import GenerateRequest, ReuseSettings
+from ripple_core.contract.validate import resolve
+from ripple_core.generate import generate_frames, load_model
+from ripple_core.integrate import apply_method
+
+Source = Literal["builtin", "synthetic"]
+
+_STEPS, _CAPTURED_STEP = 20, 10
+_PROMPT = "a red circle moving left on a dark background"
+# The synthetic field: waves of about this many tokens, with white noise of this share of their size.
+_WAVELENGTH, _NOISE = 4, 0.3
+# Of queries and keys, so that scores spread as in trained models; values have size 1.
+_SCORE_SIZE = 1.5
+
+
+@dataclass(frozen=True)
+class AttentionInputs:
+    """Query, key and value ``[1, N, H, D]``, tokens in grid order."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    grid: LatentGrid
+
+
+def grid_of(tokens: int) -> LatentGrid:
+    """A grid of tokens / 1024 frames of 32x32.
+
+    Raises:
+        InvalidRequest: when tokens is no multiple of 1024.
+    """
+    if tokens % 1024 or tokens < 1024:
+        message = f"{tokens} tokens make no grid; ask for a multiple of 1024, frames of 32x32."
+        raise InvalidRequest([Violation("tokens", message, "multiples of 1024")])
+    return LatentGrid(tokens // 1024, 32, 32)
+
+
+def make_inputs(source: Source, tokens: int, heads: int, head_dim: int, seed: int = 0) -> AttentionInputs:
+    """Smooth inputs of any size.
+
+    Raises:
+        InvalidRequest: for tokens or a head_dim that cannot be made.
+    """
+    grid = grid_of(tokens)
+    tensors = _tiled_up(grid, heads, head_dim) if source == "builtin" else _synthetic(grid, heads, head_dim, seed)
+    query, key, value = tensors
+    return AttentionInputs(query, key, value, grid)
+
+
+def _synthetic(grid: LatentGrid, heads: int, head_dim: int, seed: int) -> Iterator[Tensor]:
+    """Independent channels: white noise on a grid _WAVELENGTH times coarser, interpolated, plus white noise."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (grid.frames, grid.height, grid.width)
+    coarse = [max(size // _WAVELENGTH, 2) for size in sizes]
+    for size in (_SCORE_SIZE, _SCORE_SIZE, 1.0):
+        waves = torch.randn(heads * head_dim, 1, *coarse, generator=generator)
+        field = F.interpolate(waves, size=sizes, mode="trilinear", align_corners=True)[:, 0]
+        field = field / field.std(dim=(1, 2, 3), keepdim=True)
+        field = field + _NOISE * torch.randn(field.shape, generator=generator)
+        yield (size * field).view(heads, head_dim, -1).permute(2, 0, 1)[None].contiguous()
+
+
+class _Capture:
+    """Stock attention; keeps what one denoising step's calls were given."""
+
+    name = "capture"
+    aggressiveness = 0.0
+
+    def __init__(self) -> None:
+        self.layers: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self.grid: LatentGrid | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> RunDense:
+        """See `AttentionMethod`."""
+        if call.step == _CAPTURED_STEP:
+            self.grid = call.grid
+            self.layers.setdefault(call.layer, (query.clone(), key.clone(), value.clone()))
+        return RunDense()
+
+
+def _tiled_up(grid: LatentGrid, heads: int, head_dim: int) -> Iterator[Tensor]:
+    """Heads of all layers of the built-in model in turn, mirrored in t, y and x until the grid is full.
+
+    Where head_dim is a multiple of the model's, neighbouring heads are joined to one.
+    """
+    model = load_model(find_model("builtin"), "cpu", "float32")
+    request = GenerateRequest(
+        prompt=_PROMPT, seed=0, num_inference_steps=_STEPS, guidance_scale=1.0, reuse=ReuseSettings(mode="dense")
+    )
+    capture = _Capture()
+    generate_frames(model, resolve(request, model.spec), apply=lambda transformer: apply_method(transformer, capture))
+    assert capture.grid
+    own = (capture.grid.frames, capture.grid.height, capture.grid.width)
+    for tensors in zip(*capture.layers.values(), strict=True):
+        all_heads = torch.cat([tensor[0] for tensor in tensors], dim=1)
+        own_dim = all_heads.shape[-1]
+        if head_dim % own_dim:
+            message = f"The built-in model's inputs come in a head_dim of {own_dim} or multiples of it, not {head_dim}."
+            raise InvalidRequest([Violation("head_dim", message, f"multiples of {own_dim}")])
+        wanted = heads * head_dim // own_dim
+        chosen = all_heads[:, torch.arange(wanted) % all_heads.shape[1]]
+        field = chosen.reshape(*own, heads, head_dim)
+        for axis, size in enumerate((grid.frames, grid.height, grid.width)):
+            field = field.index_select(axis, _mirrored(own[axis], size))
+        yield field.reshape(1, grid.num_tokens, heads, head_dim).contiguous()
+
+
+def _mirrored(length: int, size: int) -> Tensor:
+    """Positions 0..length - 1, then back, and so on, `size` of them."""
+    there_and_back = torch.cat([torch.arange(length), torch.arange(length).flip(0)])
+    return there_and_back.repeat(-(-size // len(there_and_back)))[:size]

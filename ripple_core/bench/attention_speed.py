@@ -1,0 +1,210 @@
+"""Times attention alone: mode `ripple` against torch's own, on the same inputs in the same run."""
+
+import itertools
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.multiprocessing
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from pydantic import BaseModel
+from torch import Tensor
+
+from ripple_core.attention import Executed, ripple_attention
+from ripple_core.bench.attention_inputs import AttentionInputs, Source, make_inputs
+
+_BISECTIONS = 9
+_SMALLEST_BUDGET, _LARGEST_BUDGET = 1e-3, 10.0
+
+
+class SpeedRow(BaseModel):
+    """One setting. Times are medians of whole calls, deciding included; ratio is dense / ours."""
+
+    source: Source
+    tokens: int
+    heads: int
+    head_dim: int
+    mode: str
+    budget: float
+    savings: float
+    relative_error: float
+    dense_ms: float
+    ours_ms: float
+    ratio: float
+    dense_peak_bytes: int | None
+    ours_peak_bytes: int | None
+
+
+class SpeedReport(BaseModel):
+    """Where and on what it was measured."""
+
+    torch_version: str
+    device: str
+    threads: int
+    dtype: str
+    rows: list[SpeedRow]
+
+
+@dataclass(frozen=True)
+class SpeedRun:
+    """What to time: every combination.
+
+    Args:
+        tokens: multiples of 1024.
+        head_dims: multiples of 64.
+        savings: of the whole attention, 0..1; the budget that gives each is searched for.
+        repeats: calls of each kind, taken in turn.
+        measure_memory: peak memory of one call of each, in processes of their own (Linux, CPU only).
+    """
+
+    tokens: Sequence[int] = (8192, 16384)
+    heads: int = 8
+    head_dims: Sequence[int] = (64, 128)
+    savings: Sequence[float] = (0.6, 0.85)
+    sources: Sequence[Source] = ("builtin", "synthetic")
+    repeats: int = 5
+    measure_memory: bool = True
+
+
+def measure_speed(
+    run: SpeedRun, device: str = "cpu", on_row: Callable[[SpeedRow], None] = lambda _: None
+) -> SpeedReport:
+    """Time every combination; on_row is called with each as it is done.
+
+    Raises:
+        InvalidRequest: for a size that the inputs cannot be made in.
+    """
+    rows = []
+    for source, head_dim, tokens in itertools.product(run.sources, run.head_dims, run.tokens):
+        inputs = _on(make_inputs(source, tokens, run.heads, head_dim), device)
+        for wanted in run.savings:
+            rows.append(_measure(inputs, source, wanted, run))
+            on_row(rows[-1])
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{device} ({platform.machine()})"
+    dtype = str(inputs.query.dtype).removeprefix("torch.")
+    return SpeedReport(
+        torch_version=torch.__version__, device=name, threads=torch.get_num_threads(), dtype=dtype, rows=rows
+    )
+
+
+@torch.no_grad()
+def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedRun) -> SpeedRow:
+    budget = _budget_for(inputs, wanted)
+    out, executed = _ours(inputs, budget)
+    exact = _dense(inputs)
+    dense_ms, ours_ms = _interleaved([lambda: _dense(inputs), lambda: _ours(inputs, budget)], run.repeats, inputs)
+    peaks: tuple[int, int] | tuple[None, None] = (None, None)
+    if run.measure_memory and sys.platform == "linux" and inputs.query.device.type == "cpu":
+        peaks = (_peak_of_a_process(inputs, None), _peak_of_a_process(inputs, budget))
+    return SpeedRow(
+        source=source,
+        tokens=inputs.grid.num_tokens,
+        heads=inputs.query.shape[2],
+        head_dim=inputs.query.shape[3],
+        mode="ripple",
+        budget=budget,
+        savings=_savings(executed),
+        relative_error=float((out - exact).norm() / exact.norm()),
+        dense_ms=dense_ms,
+        ours_ms=ours_ms,
+        ratio=dense_ms / ours_ms,
+        dense_peak_bytes=peaks[0],
+        ours_peak_bytes=peaks[1],
+    )
+
+
+def _dense(inputs: AttentionInputs) -> Tensor:
+    query, key, value = (x.transpose(1, 2) for x in (inputs.query, inputs.key, inputs.value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+
+def _ours(inputs: AttentionInputs, budget: float) -> tuple[Tensor, Executed]:
+    return ripple_attention(inputs.query, inputs.key, inputs.value, inputs.grid, budget)
+
+
+def _savings(executed: Executed) -> float:
+    return 1 - float((executed.scores_H + executed.values_H).mean()) / 2
+
+
+def _budget_for(inputs: AttentionInputs, wanted: float) -> float:
+    """The smallest budget found by bisection that saves at least the wanted share."""
+    low, high = _SMALLEST_BUDGET, _LARGEST_BUDGET
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        if _savings(_ours(inputs, middle)[1]) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _interleaved(calls: list[Callable[[], object]], repeats: int, inputs: AttentionInputs) -> list[float]:
+    """Median milliseconds of each, taken in turn after one warm-up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for repeat in range(repeats + 1):
+        for call, taken in zip(calls, times, strict=True):
+            _synchronise(inputs)
+            began = time.perf_counter()
+            call()
+            _synchronise(inputs)
+            if repeat:
+                taken.append(1e3 * (time.perf_counter() - began))
+    return [statistics.median(taken) for taken in times]
+
+
+def _synchronise(inputs: AttentionInputs) -> None:
+    if inputs.query.device.type == "cuda":
+        torch.cuda.synchronize(inputs.query.device)
+
+
+def _on(inputs: AttentionInputs, device: str) -> AttentionInputs:
+    query, key, value = (x.to(device) for x in (inputs.query, inputs.key, inputs.value))
+    return AttentionInputs(query, key, value, inputs.grid)
+
+
+def _peak_of_a_process(inputs: AttentionInputs, budget: float | None) -> int:
+    """Bytes that a new process holds at most for inputs, output and everything between, in one call."""
+    with torch.multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_of_one_call, (inputs, budget))
+
+
+@torch.no_grad()
+def _peak_of_one_call(shared: AttentionInputs, budget: float | None) -> int:
+    inputs = AttentionInputs(shared.query.clone(), shared.key.clone(), shared.value.clone(), shared.grid)
+    small = make_inputs("synthetic", 1024, 1, inputs.query.shape[3])
+    # Kernels set up buffers of their own at the first call.
+    _dense(small)
+    _ours(small, 0.5)
+    # Linux: sets the high-water mark back to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status_bytes("VmRSS")
+    _dense(inputs) if budget is None else _ours(inputs, budget)
+    return sum(x.nbytes for x in (inputs.query, inputs.key, inputs.value)) + _status_bytes("VmHWM") - before
+
+
+def _status_bytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def plot_speed(report: SpeedReport, path: Path) -> None:
+    """Time against tokens, one panel for each head_dim and source."""
+    panels = sorted({(row.source, row.head_dim) for row in report.rows})
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        rows = [row for row in report.rows if (row.source, row.head_dim) == panel]
+        dense = sorted({row.tokens: row.dense_ms for row in rows}.items())
+        axes.plot(*zip(*dense, strict=True), "o-", color="black", label="dense (SDPA)")
+        for wanted in sorted({round(row.savings, 1) for row in rows}):
+            line = sorted((row.tokens, row.ours_ms) for row in rows if round(row.savings, 1) == wanted)
+            axes.plot(*zip(*line, strict=True), "s--", label=f"ripple, about {wanted:.0%} saved")
+        axes.set(xlabel="tokens", ylabel="ms", title=f"{panel[0]}, head_dim {panel[1]}", xscale="log", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    figure.savefig(path, dpi=120)
