@@ -19,7 +19,7 @@ from ripple_core.attention.tiles import Runs, TileLayout
 # the means along that the estimate rests on.
 _OUTLIER = 100.0
 # Query cells whose scores against all cells are in memory at once.
-_CHUNK = 512
+_CHUNK = 256
 
 
 class Treatment(IntEnum):

@@ -22,7 +22,7 @@ from ripple_core.attention.savings import Executed
 from ripple_core.attention.tiles import TileLayout, tile_layout
 
 # Keys gathered at a time: few enough to stay in a CPU's last cache, enough to keep its cores busy.
-_GATHERED = 8192
+_GATHERED = 4096
 # Tiles side by side that make one query tile, from so many tokens on. torch's fused CPU kernel works on 64 rows at a
 # time from 192 queries on and on 32 below, which takes a third longer; few tokens want the finer choice all the same.
 _QUERY_TILES = ((8192, 4), (4096, 2), (0, 1))
@@ -106,10 +106,9 @@ def _attend_head(
     head: _Head, out_ND: Tensor, token_of_place: Tensor, layout: TileLayout, budget: float, scratch: Tensor
 ) -> _Ran:
     """Write the output of one head."""
-    query_PD, key_PD, value_PD = (x.index_select(0, token_of_place) for x in (head.query, head.key, head.value))
-    text_key_LD, text_value_LD = (_without(x, token_of_place) for x in (head.key, head.value))
-    keys = summarise_keys(key_PD, value_PD, layout)
-    decision = decide(query_PD, text_key_LD, keys, layout, head.scale, budget)
+    table = _Table.of(head, token_of_place, layout)
+    query_PD, text_key_LD = head.query.index_select(0, token_of_place), table.text_keys
+    decision = decide(query_PD, text_key_LD, table.keys, layout, head.scale, budget)
     length_Q = keys_taken(layout).gather(0, decision.treatment).sum(1) + len(text_key_LD)
     text_queries = len(head.query) - len(query_PD)
     pairs = int((length_Q * layout.query_tiles.count).sum()) + text_queries * len(head.key)
@@ -119,7 +118,6 @@ def _attend_head(
     if pairs > _WORTH_IT * dense_pairs or not finite:
         out_ND.copy_(head.dense(head.query))
         return _Ran(1 + deciding, 1.0, "little_to_save" if finite else "not_finite")
-    table = _Table.of((key_PD, value_PD), (text_key_LD, text_value_LD), keys, layout)
     for tiles, row_GX, bias_GX in _lists(decision.treatment, length_Q, layout, table):
         places = layout.query_tiles.places[tiles]
         out_ND[token_of_place[places]] = table.attend(query_PD[places], row_GX, bias_GX, head.scale, scratch)
@@ -135,34 +133,45 @@ def _text_tokens(num_tokens: int, token_of_place: Tensor) -> Tensor:
     return is_text.index_fill(0, token_of_place, False).nonzero()[:, 0]
 
 
-def _without(x_MD: Tensor, token_of_place: Tensor) -> Tensor:
-    """Rows that are not the video's."""
-    return x_MD[:0] if len(x_MD) == len(token_of_place) else x_MD[_text_tokens(len(x_MD), token_of_place)]
-
-
 @dataclass(frozen=True)
 class _Table:
-    """Every key that a list of one head may name: key and value beside each other ``[R, 2 D]``, log count ``[R]``."""
+    """Every key that a list of one head may name: tokens in tile order, means of cells, means of tiles, text.
+
+    Attributes:
+        rows: key and value beside each other ``[R, 2 D]``.
+        log_count: of the tokens that each stands for ``[R]``.
+        keys: what the means were made of.
+        num_text: text keys, the last rows.
+    """
 
     rows: Tensor
     log_count: Tensor
+    keys: KeySummary
     num_text: int
 
     @classmethod
-    def of(
-        cls, video: tuple[Tensor, Tensor], text: tuple[Tensor, Tensor], keys: KeySummary, layout: TileLayout
-    ) -> "_Table":
-        """Each pair is key and value: of the video in tile order ``[P, D]``, and of the text ``[L, D]``."""
-        dtype = video[0].dtype
-        means = (keys.cell_key, keys.tile_key), (keys.cell_value, keys.tile_value)
-        columns = [
-            torch.cat([of_video, *(mean.to(dtype) for mean in of_cells_and_tiles), of_text])
-            for of_video, of_cells_and_tiles, of_text in zip(video, means, text, strict=True)
-        ]
-        num_text = len(text[0])
-        ones = [layout.order.new_ones(count) for count in (len(layout.order), num_text)]
-        count = torch.cat([ones[0], layout.cells.count, layout.tiles.count, ones[1]])
-        return cls(torch.cat(columns, dim=1), count.log().to(dtype), num_text)
+    def of(cls, head: _Head, token_of_place: Tensor, layout: TileLayout) -> "_Table":
+        places, cells, tiles = len(layout.order), len(layout.cells), len(layout.tiles)
+        num_text = len(head.key) - places
+        means = places + cells + tiles
+        # Filled in place: a second copy of all keys and values would show in the peak of memory.
+        rows = head.key.new_empty(means + num_text, 2 * head.key.shape[1])
+        key_RD, value_RD = rows.chunk(2, dim=1)
+        for x_RD, x_MD in ((key_RD, head.key), (value_RD, head.value)):
+            x_RD[:places] = x_MD.index_select(0, token_of_place)
+            if num_text:
+                x_RD[means:] = x_MD[_text_tokens(len(x_MD), token_of_place)]
+        keys = summarise_keys(key_RD[:places], value_RD[:places], layout)
+        rows[places : places + cells] = torch.cat([keys.cell_key, keys.cell_value], dim=1)
+        rows[places + cells : means] = torch.cat([keys.tile_key, keys.tile_value], dim=1)
+        count = torch.ones(len(rows), device=rows.device)
+        count[places:means] = torch.cat([layout.cells.count, layout.tiles.count]).to(count.dtype)
+        return cls(rows, count.log().to(rows.dtype), keys, num_text)
+
+    @property
+    def text_keys(self) -> Tensor:
+        """``[L, D]``."""
+        return self.rows[len(self.rows) - self.num_text :, : self.rows.shape[1] // 2]
 
     def attend(self, query_GSD: Tensor, row_GX: Tensor, bias_GX: Tensor, scale: float, scratch: Tensor) -> Tensor:
         """Attention of G query tiles of S places, each to its own list of X keys ``[G, S, D]``."""

@@ -63,19 +63,21 @@ def test_choices_are_the_references_best(grid: LatentGrid, text: int, budget: fl
 
 @pytest.mark.parametrize("sizes", ODD_GRIDS, ids=str)
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 0), (0, 4), (2, 5)])
-def test_output_equals_the_reference(sizes: tuple[int, int, int], before: int, after: int) -> None:
+def test_output_equals_the_reference(
+    sizes: tuple[int, int, int], before: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With text before, after and around the video, and the last two text keys cropped where there are enough."""
+    monkeypatch.setattr(ripple, "_WORTH_IT", 2.0)
     grid, budget, scale = LatentGrid(*sizes), 0.8, 0.4
     q, k, v = (x.roll(before, 1) for x in smooth_qkv(grid, before + after, heads=2))
     if after > 2:
         k, v = k[:, :-2], v[:, :-2]
     out, executed = ripple.ripple_attention(q, k, v, grid, budget, scale, before)
+    assert not executed.dense_heads
     for h in range(2):
         head = [x[0, :, h] for x in (q, k, v)]
         treatment = reference_objective(*head, grid, budget, scale, before).argmin(0)
         expected = reference_attention(*head, grid, treatment, scale, before)
-        if executed.values_H[h] == 1:
-            expected = F.scaled_dot_product_attention(*(x[None, None] for x in head), scale=scale)[0, 0].double()
         torch.testing.assert_close(out[0, :, h].double(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -85,6 +87,7 @@ def test_output_with_longer_query_tiles_equals_the_reference(
 ) -> None:
     """As long sequences have them; the last query tile is shorter than the others."""
     monkeypatch.setattr(ripple, "_QUERY_TILES", ((0, per_query_tile),))
+    monkeypatch.setattr(ripple, "_WORTH_IT", 2.0)
     grid, budget, scale = LatentGrid(5, 9, 10), 0.8, 0.4
     q, k, v = (x[0, :, 0] for x in smooth_qkv(grid, text=3))
     out, executed = ripple.ripple_attention(*(x[None, :, None] for x in (q, k, v)), grid, budget, scale)
@@ -148,7 +151,7 @@ def test_noise_runs_dense_rather_than_wrong() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_as_close_as_sdpa_to_the_same_mathematics(dtype: torch.dtype) -> None:
     """Against the reference in float64 on the same rounded inputs; means are rounded to the input's type."""
-    grid, scale, budget = LatentGrid(5, 8, 9), 0.35, 0.5
+    grid, scale, budget = LatentGrid(5, 8, 9), 0.35, 1.5
     q, k, v = (x.to(dtype) for x in smooth_qkv(grid, text=4))
     out, executed = ripple.ripple_attention(q, k, v, grid, budget, scale)
     assert out.dtype == dtype
