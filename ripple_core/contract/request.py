@@ -15,7 +15,7 @@ DEFAULT_AGGRESSIVENESS = 0.5
 
 
 class ReuseSettings(BaseModel):
-    """How aggressively to reuse attention scores."""
+    """How aggressively to reuse attention work."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

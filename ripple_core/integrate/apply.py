@@ -15,12 +15,12 @@ _TRANSFORMERS_OF_A_PIPELINE = ("transformer", "transformer_2")
 def apply_timeripple(
     model: Any, config: TimeRippleConfig | None = None, *, family: Family | None = None
 ) -> TimeRippleHandle:
-    """Reuse attention scores in a diffusers video pipeline or transformer until the handle's `remove()`.
+    """Reuse attention work in a diffusers video pipeline or transformer until the handle's `remove()`.
 
     Only the video self-attention changes; text tokens in it stay exact. At aggressiveness 0 (or mode "dense") every
     call goes to the stock kernel with the stock arguments and is merely counted.
 
-    The denoising step, on which the thresholds depend, is read from the pipeline's scheduler, in a sampling loop of
+    The denoising step, on which reuse depends, is read from the pipeline's scheduler, in a sampling loop of
     your own too. A transformer alone learns it from `transformer.cache_context(name, step_index=i,
     num_inference_steps=n)`, which WanPipeline sets itself, or from `handle.set_step(i, n)` before each step's forward
     calls. Calls whose step is unknown run dense and are reported as fallbacks.

@@ -158,7 +158,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert "…" not in done.output
     report = FidelityReport.model_validate_json((tmp_path / "report.json").read_text())
     assert [(clip.prompt, clip.num_inference_steps) for clip in report.dense] == [("a red circle", 4)]
-    assert [found.name for found in report.variants] == ["channel 1"]
+    assert [found.name for found in report.variants] == ["ripple 1"]
 
 
 @pytest.mark.parametrize(
