@@ -10,7 +10,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 # Mode `channel`: the middle of the dial stands for the published threshold of 0.5.
 _THETA_AT_FULL = 1.0
-# Mode `ripple`: chosen with the fidelity bench on the tuning prompts (METHOD.md, "The dial and the schedule").
+# Mode `ripple`: read off clips of two tuning prompts (METHOD.md, "The dial and the schedule").
 _BUDGET_AT_FULL = 0.8
 _BUDGET_POWER = 1.4
 RIPPLE_SCHEDULE = StepSchedule(dense_share=0.05, ramp_share=0.6, ramp_from=0.4)

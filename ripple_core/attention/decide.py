@@ -8,7 +8,6 @@ Shapes: D head_dim; P places (video tokens in tile order); L text keys; C cells;
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -22,17 +21,9 @@ _OUTLIER = 100.0
 _CHUNK = 256
 
 
-class Treatment(IntEnum):
-    """Of a key tile by a query tile."""
-
-    EXACT = 0
-    CELLS = 1
-    TILE = 2
-
-
 @dataclass(frozen=True)
 class KeySummary:
-    """Keys and values of one head, and their means.
+    """Means and variances of the keys and values of one head.
 
     Attributes:
         cell_key, cell_value: ``[C, D]``.
@@ -54,7 +45,7 @@ class Decision:
     """What to do with every pair.
 
     Attributes:
-        treatment: a `Treatment` each ``[Q, T]``.
+        treatment: 0 exact, 1 cells, 2 the tile as one key ``[Q, T]``.
         error: estimated error of the output, relative to the head's root mean square output ``[Q]``.
         flops: taken to decide, means included.
     """
@@ -139,7 +130,7 @@ def _errors(
     output_QD = mass_QT @ keys.tile_value
     distance_QT = torch.cdist(output_QD, keys.tile_value)
     square_QD = layout.query_tiles.mean(query_PD.square())
-    score_variance_2QT = (square_QD @ keys.key_variance.mT).clamp(min=0) * scale**2
+    score_variance_2QT = (square_QD @ keys.key_variance.mT) * scale**2
     mass_error = 0.5 * score_variance_2QT * distance_QT
     value_error = score_variance_2QT.sqrt() * keys.value_deviation[:, None]
     return mass_square_QT.sqrt() * (mass_error + value_error), output_QD

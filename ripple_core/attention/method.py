@@ -72,11 +72,15 @@ class AttentionMethod(Protocol):
 
 
 @dataclass(frozen=True)
-class ChannelReuse:
-    """Mode `channel` on its step schedule."""
+class TimeRipple:
+    """Mode `channel` or `ripple` on its step schedule."""
 
     config: TimeRippleConfig
-    name: str = "channel"
+
+    @property
+    def name(self) -> str:
+        """The mode that runs."""
+        return "channel" if self.config.mode == "channel" else "ripple"
 
     @property
     def aggressiveness(self) -> float:
@@ -86,42 +90,22 @@ class ChannelReuse:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
     ) -> tuple[Tensor, Executed] | RunDense:
-        """Reuse with the step's threshold."""
-        strength = self.config.step_schedule.strength(call.step, call.num_steps)
-        if strength is None:
-            return RunDense()
-        theta = self.config.theta * strength
-        out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
-        return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))
-
-
-@dataclass(frozen=True)
-class RippleReuse:
-    """Mode `ripple` on its step schedule."""
-
-    config: TimeRippleConfig
-    name: str = "ripple"
-
-    @property
-    def aggressiveness(self) -> float:
-        """The dial of the configuration."""
-        return self.config.aggressiveness
-
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall
-    ) -> tuple[Tensor, Executed] | RunDense:
-        """Reuse with the step's error budget; mode `auto` leaves short sequences dense."""
+        """Reuse as strongly as the step may; mode `auto` leaves short sequences dense."""
         strength = self.config.step_schedule.strength(call.step, call.num_steps)
         if strength is None:
             return RunDense()
         if self.config.mode == "auto" and call.grid.num_tokens < SHORT_SEQUENCE:
             return RunDense("short_sequence")
-        budget = self.config.budget * strength
-        return ripple_attention(query, key, value, call.grid, budget, call.scale, call.text_before)
+        if self.name == "ripple":
+            budget = self.config.budget * strength
+            return ripple_attention(query, key, value, call.grid, budget, call.scale, call.text_before)
+        theta = self.config.theta * strength
+        out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
+        return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))
 
 
 def method_of(config: TimeRippleConfig) -> AttentionMethod | None:
     """What the configuration asks for; None where the stock attention must stay untouched."""
     if config.mode == "dense" or config.aggressiveness == 0:
         return None
-    return ChannelReuse(config) if config.mode == "channel" else RippleReuse(config)
+    return TimeRipple(config)

@@ -1,7 +1,6 @@
 """Times attention alone: mode `ripple` against torch's own, on the same inputs in the same run."""
 
 import itertools
-import platform
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ripple_core.attention import Executed, ripple_attention
 from ripple_core.bench.attention_inputs import AttentionInputs, Source, make_inputs
+from ripple_core.generate.load import device_name
 
 _BISECTIONS = 9
 _SMALLEST_BUDGET, _LARGEST_BUDGET = 1e-3, 10.0
@@ -86,10 +86,12 @@ def measure_speed(
         for wanted in run.savings:
             rows.append(_measure(inputs, source, wanted, run))
             on_row(rows[-1])
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"{device} ({platform.machine()})"
-    dtype = str(inputs.query.dtype).removeprefix("torch.")
     return SpeedReport(
-        torch_version=torch.__version__, device=name, threads=torch.get_num_threads(), dtype=dtype, rows=rows
+        torch_version=torch.__version__,
+        device=device_name(torch.device(device)),
+        threads=torch.get_num_threads(),
+        dtype=str(inputs.query.dtype).removeprefix("torch."),
+        rows=rows,
     )
 
 

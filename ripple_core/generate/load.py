@@ -27,9 +27,14 @@ class LoadedModel:
     @property
     def device_name(self) -> str:
         """The GPU's name, or the machine's architecture for a CPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"{self.device.type} ({platform.machine()})"
+        return device_name(self.device)
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name, or the machine's architecture for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"
 
 
 def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto") -> LoadedModel:
