@@ -18,7 +18,7 @@ from ripple_core.attention.tiles import Runs, TileLayout
 # the means along that the estimate rests on.
 _OUTLIER = 100.0
 # Query cells whose scores against all cells are in memory at once.
-_CHUNK = 256
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,19 @@ class KeySummary:
 
 
 @dataclass(frozen=True)
+class QuerySummary:
+    """What deciding needs of the video queries of one head.
+
+    Attributes:
+        cell_mean: ``[C, D]``.
+        mean_square: by channel, of each query tile ``[Q, D]``.
+    """
+
+    cell_mean: Tensor
+    mean_square: Tensor
+
+
+@dataclass(frozen=True)
 class Decision:
     """What to do with every pair.
 
@@ -53,6 +66,12 @@ class Decision:
     treatment: Tensor
     error: Tensor
     flops: int
+
+
+def summarise_queries(query_PD: Tensor, layout: TileLayout) -> QuerySummary:
+    """Means of queries in tile order, and of their squares."""
+    query_PD = query_PD.float()
+    return QuerySummary(layout.cells.mean(query_PD), layout.query_tiles.mean_square(query_PD))
 
 
 def summarise_keys(key_PD: Tensor, value_PD: Tensor, layout: TileLayout) -> KeySummary:
@@ -68,13 +87,13 @@ def summarise_keys(key_PD: Tensor, value_PD: Tensor, layout: TileLayout) -> KeyS
 
 def _variances(x_PD: Tensor, cell_CD: Tensor, tile_TD: Tensor, layout: TileLayout) -> Tensor:
     """Within cells, and within the tile, averaged over each tile ``[2, T, D]``."""
-    square_TD = layout.tiles.mean(x_PD.square())
+    square_TD = layout.tiles.mean_square(x_PD)
     of_cells_TD = _mean_of_cells(cell_CD.square(), layout.cells_of_tile, layout)
     return (square_TD - torch.stack([of_cells_TD, tile_TD.square()])).clamp(min=0)
 
 
 def decide(
-    query_PD: Tensor, text_key_LD: Tensor, keys: KeySummary, layout: TileLayout, scale: float, budget: float
+    queries: QuerySummary, text_key_LD: Tensor, keys: KeySummary, layout: TileLayout, scale: float, budget: float
 ) -> Decision:
     """Choose a treatment for every pair of one head.
 
@@ -82,23 +101,22 @@ def decide(
     error of a query tile's output stays below budget * sqrt(saved share).
 
     Args:
-        query_PD: video queries in tile order.
+        queries: of the video.
         text_key_LD: keys that are always exact; they take their share of the attention mass.
         keys: of the video.
         layout: of the grid.
         scale: of the scores.
         budget: relative error of the output, at least 0; 0 leaves everything exact.
     """
-    query_PD = query_PD.float()
-    mean_QT, mean_square_QT = _mass(layout.cells.mean(query_PD), text_key_LD.float(), keys, layout, scale)
-    error_2QT, output_QD = _errors(query_PD, mean_QT, mean_square_QT, keys, layout, scale)
+    mean_QT, mean_square_QT = _mass(queries.cell_mean, text_key_LD.float(), keys, layout, scale)
+    error_2QT, output_QD = _errors(queries.mean_square, mean_QT, mean_square_QT, keys, layout, scale)
     output_size = output_QD.square().sum(1).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     error_2QT = (error_2QT / output_size).masked_fill(_holds_outlier(keys), torch.inf)
     error_3QT = torch.cat([torch.zeros_like(error_2QT[:1]), error_2QT])
-    price_3T = budget**2 * keys_taken(layout) / (len(query_PD) + len(text_key_LD))
+    price_3T = budget**2 * keys_taken(layout) / (len(layout.order) + len(text_key_LD))
     treatment_QT = (error_3QT.square() + price_3T[:, None]).argmin(0)
     chosen_QT = error_3QT.gather(0, treatment_QT[None])[0]
-    return Decision(treatment_QT, chosen_QT.square().sum(1).sqrt(), _flops(query_PD, text_key_LD, layout))
+    return Decision(treatment_QT, chosen_QT.square().sum(1).sqrt(), _flops(text_key_LD, layout))
 
 
 def keys_taken(layout: TileLayout) -> Tensor:
@@ -124,12 +142,11 @@ def _mass(
 
 
 def _errors(
-    query_PD: Tensor, mass_QT: Tensor, mass_square_QT: Tensor, keys: KeySummary, layout: TileLayout, scale: float
+    square_QD: Tensor, mass_QT: Tensor, mass_square_QT: Tensor, keys: KeySummary, layout: TileLayout, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Error of the output when a tile's cells, or the tile, are one key each ``[2, Q, T]``; the output ``[Q, D]``."""
     output_QD = mass_QT @ keys.tile_value
     distance_QT = torch.cdist(output_QD, keys.tile_value)
-    square_QD = layout.query_tiles.mean(query_PD.square())
     score_variance_2QT = (square_QD @ keys.key_variance.mT) * scale**2
     mass_error = 0.5 * score_variance_2QT * distance_QT
     value_error = score_variance_2QT.sqrt() * keys.value_deviation[:, None]
@@ -148,11 +165,11 @@ def _mean_of_cells(x_CX: Tensor, runs_of_cells: Runs, layout: TileLayout) -> Ten
     return runs_of_cells.sum(x_CX * count_CX) / runs_of_cells.sum(count_CX)
 
 
-def _flops(query_PD: Tensor, text_key_LD: Tensor, layout: TileLayout) -> int:
+def _flops(text_key_LD: Tensor, layout: TileLayout) -> int:
     """Products count two a multiply-add, as everywhere; means and variances two for each element read."""
-    places, head_dim = query_PD.shape
-    cells, tiles, query_tiles = len(layout.cells), len(layout.tiles), len(layout.query_tiles)
-    mass = 2 * cells * (cells + len(text_key_LD)) * head_dim
+    text, head_dim = text_key_LD.shape
+    places, cells, tiles, query_tiles = (len(x) for x in (layout.order, layout.cells, layout.tiles, layout.query_tiles))
+    mass = 2 * cells * (cells + text) * head_dim
     pairs = 4 * 2 * query_tiles * tiles * head_dim
     reading = 2 * 7 * places * head_dim
     return mass + pairs + reading

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ripple_core.attention.decide import KeySummary, decide, keys_taken, summarise_keys
+from ripple_core.attention.decide import KeySummary, decide, keys_taken, summarise_keys, summarise_queries
 from ripple_core.attention.grid import LatentGrid
 from ripple_core.attention.savings import Executed
 from ripple_core.attention.tiles import TileLayout, tile_layout
@@ -107,10 +107,10 @@ def _attend_head(
 ) -> _Ran:
     """Write the output of one head."""
     table = _Table.of(head, token_of_place, layout)
-    query_PD, text_key_LD = head.query.index_select(0, token_of_place), table.text_keys
-    decision = decide(query_PD, text_key_LD, table.keys, layout, head.scale, budget)
-    length_Q = keys_taken(layout).gather(0, decision.treatment).sum(1) + len(text_key_LD)
-    text_queries = len(head.query) - len(query_PD)
+    queries = summarise_queries(head.query[token_of_place], layout)
+    decision = decide(queries, table.text_keys, table.keys, layout, head.scale, budget)
+    length_Q = keys_taken(layout).gather(0, decision.treatment).sum(1) + table.num_text
+    text_queries = len(head.query) - len(token_of_place)
     pairs = int((length_Q * layout.query_tiles.count).sum()) + text_queries * len(head.key)
     dense_pairs = len(head.query) * len(head.key)
     deciding = decision.flops / (2 * dense_pairs * head.query.shape[1])
@@ -119,8 +119,8 @@ def _attend_head(
         out_ND.copy_(head.dense(head.query))
         return _Ran(1 + deciding, 1.0, "little_to_save" if finite else "not_finite")
     for tiles, row_GX, bias_GX in _lists(decision.treatment, length_Q, layout, table):
-        places = layout.query_tiles.places[tiles]
-        out_ND[token_of_place[places]] = table.attend(query_PD[places], row_GX, bias_GX, head.scale, scratch)
+        tokens = token_of_place[layout.query_tiles.places[tiles]]
+        out_ND[tokens] = table.attend(head.query[tokens], row_GX, bias_GX, head.scale, scratch)
     if text_queries:
         text = _text_tokens(len(head.query), token_of_place)
         out_ND[text] = head.dense(head.query[text])
@@ -214,5 +214,7 @@ def _rows(treatment_QT: Tensor, layout: TileLayout, table: _Table) -> Tensor:
     text = places + cells + len(tiles)
     first = F.pad(first_QT, (0, 1), value=text).flatten()
     count = F.pad(count_QT, (0, 1), value=table.num_text).flatten()
-    skipped = count.cumsum(0) - count
-    return torch.repeat_interleave(first - skipped, count) + torch.arange(int(count.sum()), device=first.device)
+    shift = (first - (count.cumsum(0) - count)).int()
+    total = int(count.sum())
+    row = torch.repeat_interleave(shift, count, output_size=total)
+    return row.add_(torch.arange(total, dtype=torch.int32, device=row.device))

@@ -41,6 +41,13 @@ class Runs:
             return x.unflatten(0, self.places.shape).mean(1)
         return torch.segment_reduce(x, "mean", lengths=self.count)
 
+    def mean_square(self, x: Tensor) -> Tensor:
+        """Mean of the squares of each run's rows, without a second tensor of x's size where runs are alike."""
+        if self.all_as_long:
+            norm = torch.linalg.vector_norm(x.unflatten(0, self.places.shape), dim=1)
+            return norm.square() / self.places.shape[1]
+        return self.mean(x.square())
+
     def sum(self, x: Tensor) -> Tensor:
         """Sum of each run's rows: ``[places, X]`` to ``[runs, X]``."""
         if self.all_as_long:

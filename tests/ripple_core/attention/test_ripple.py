@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ripple_core.attention import LatentGrid, ripple
-from ripple_core.attention.decide import decide, summarise_keys
+from ripple_core.attention.decide import decide, summarise_keys, summarise_queries
 from ripple_core.attention.reference import reference_attention, reference_objective, reference_tiles
 from ripple_core.attention.tiles import TILE_TOKENS, tile_layout
 
@@ -54,7 +54,8 @@ def test_choices_are_the_references_best(grid: LatentGrid, text: int, budget: fl
     q, k, v = (x[0, :, 0] for x in smooth_qkv(grid, text, seed=seed))
     layout, num_video = tile_layout(grid, 1, CPU), grid.num_tokens
     in_order = [x[:num_video][layout.order] for x in (q, k, v)]
-    decision = decide(in_order[0], k[num_video:], summarise_keys(*in_order[1:], layout), layout, 0.5, budget)
+    queries, keys = summarise_queries(in_order[0], layout), summarise_keys(*in_order[1:], layout)
+    decision = decide(queries, k[num_video:], keys, layout, 0.5, budget)
     objective = reference_objective(q, k, v, grid, budget, scale=0.5)
     chosen = objective.gather(0, decision.treatment[None])[0]
     # Equal but for rounding: where two treatments cost the same, either is right.
@@ -119,7 +120,8 @@ def test_the_estimated_error_stays_within_the_budget(budget: float, seed: int, n
     grid = LatentGrid(4, 8, 8)
     layout = tile_layout(grid, 1, CPU)
     q, k, v = (x[0, layout.order, 0] for x in smooth_qkv(grid, seed=seed, noise=noise))
-    decision = decide(q, k[:0], summarise_keys(k, v, layout), layout, 0.35, budget)
+    queries, keys = summarise_queries(q, layout), summarise_keys(k, v, layout)
+    decision = decide(queries, k[:0], keys, layout, 0.35, budget)
     assert torch.all(decision.error <= budget * (1 + 1e-5))
 
 
