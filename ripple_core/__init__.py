@@ -6,14 +6,14 @@ The public names load on first use, so that importing `ripple_core` loads no tor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ripple_core.attention import SavingsReport, TimeRippleConfig
+    from ripple_core.attention import ReuseProfile, SavingsReport, TimeRippleConfig
     from ripple_core.integrate import TimeRippleHandle, apply_timeripple
 
-__all__ = ["SavingsReport", "TimeRippleConfig", "TimeRippleHandle", "apply_timeripple"]
+__all__ = ["ReuseProfile", "SavingsReport", "TimeRippleConfig", "TimeRippleHandle", "apply_timeripple"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("SavingsReport", "TimeRippleConfig"):
+    if name in ("ReuseProfile", "SavingsReport", "TimeRippleConfig"):
         from ripple_core import attention
 
         return getattr(attention, name)

@@ -4,6 +4,7 @@ from ripple_core.attention.channel import channel_attention
 from ripple_core.attention.config import MODES, Mode, TimeRippleConfig
 from ripple_core.attention.grid import LatentGrid
 from ripple_core.attention.method import AttentionCall, AttentionMethod, RunDense, method_of
+from ripple_core.attention.profile import ProfileEvidence, ReuseProfile
 from ripple_core.attention.ripple import ripple_attention
 from ripple_core.attention.savings import Executed, FlopCount, SavingsCounter, SavingsReport
 from ripple_core.attention.schedule import StepSchedule
@@ -16,6 +17,8 @@ __all__ = [
     "FlopCount",
     "LatentGrid",
     "Mode",
+    "ProfileEvidence",
+    "ReuseProfile",
     "RunDense",
     "SavingsCounter",
     "SavingsReport",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ripple_core.attention.profile import ReuseProfile
 from ripple_core.attention.schedule import PUBLISHED_SCHEDULE, StepSchedule
 
 Mode = Literal["auto", "ripple", "channel", "dense"]
@@ -25,6 +26,7 @@ class TimeRippleConfig:
         mode: "ripple" reuses in tiles by estimated error, and runs faster; "channel" is the published form; "dense"
             never reuses; "auto" is "ripple" where it can pay, and dense on short sequences.
         schedule: of the denoising steps; None for the mode's own.
+        profile: of the model, from `ripple calibrate`; mode "channel" leaves it unread.
 
     Raises:
         ValueError: for a value out of range, naming it.
@@ -33,6 +35,7 @@ class TimeRippleConfig:
     aggressiveness: float = 0.5
     mode: Mode = "auto"
     schedule: StepSchedule | None = None
+    profile: ReuseProfile | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -52,5 +55,5 @@ class TimeRippleConfig:
 
     @property
     def budget(self) -> float:
-        """Mode `ripple`: relative error of an attention output that may be spent at full strength."""
+        """Mode `ripple`: relative error of an attention output that may be spent at full strength, by the dial."""
         return _BUDGET_AT_FULL * self.aggressiveness**_BUDGET_POWER

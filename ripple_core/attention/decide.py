@@ -109,7 +109,7 @@ def decide(
         budget: relative error of the output, at least 0; 0 leaves everything exact.
     """
     mean_QT, mean_square_QT = _mass(queries.cell_mean, text_key_LD.float(), keys, layout, scale)
-    error_2QT, output_QD = _errors(queries.mean_square, mean_QT, mean_square_QT, keys, layout, scale)
+    error_2QT, output_QD = _errors(queries.mean_square, mean_QT, mean_square_QT, keys, scale)
     output_size = output_QD.square().sum(1).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     error_2QT = (error_2QT / output_size).masked_fill(_holds_outlier(keys), torch.inf)
     error_3QT = torch.cat([torch.zeros_like(error_2QT[:1]), error_2QT])
@@ -142,7 +142,7 @@ def _mass(
 
 
 def _errors(
-    square_QD: Tensor, mass_QT: Tensor, mass_square_QT: Tensor, keys: KeySummary, layout: TileLayout, scale: float
+    square_QD: Tensor, mass_QT: Tensor, mass_square_QT: Tensor, keys: KeySummary, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Error of the output when a tile's cells, or the tile, are one key each ``[2, Q, T]``; the output ``[Q, D]``."""
     output_QD = mass_QT @ keys.tile_value

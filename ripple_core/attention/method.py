@@ -97,7 +97,9 @@ class TimeRipple:
         if self.config.mode == "auto" and call.grid.num_tokens < SHORT_SEQUENCE:
             return RunDense("short_sequence")
         if self.name == "ripple":
-            budget = self.config.budget * strength
+            profile = self.config.profile
+            factor = profile.factor(call.layer, call.step, call.num_steps) if profile else 1.0
+            budget = self.config.budget * strength * factor
             return ripple_attention(query, key, value, call.grid, budget, call.scale, call.text_before)
         theta = self.config.theta * strength
         out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)

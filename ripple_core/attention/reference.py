@@ -18,8 +18,8 @@ Tokens = list[int]
 T = TypeVar("T")
 
 
-def reference_tiles(grid: LatentGrid) -> list[list[Tokens]]:
-    """Tiles in order; of each its cells; of each the numbers of its video tokens.
+def reference_tiles(grid: LatentGrid, text_before: int = 0) -> list[list[Tokens]]:
+    """Tiles in order; of each its cells; of each the numbers of its tokens.
 
     An axis of n tokens is cut into ceil(n / extent) tiles as even as can be, longer ones first; a tile is cut into
     cells of two from its first token on.
@@ -30,13 +30,13 @@ def reference_tiles(grid: LatentGrid) -> list[list[Tokens]]:
         count = math.ceil(size / extent)
         lengths = [size // count + (index < size % count) for index in range(count)]
         parts.append([range(sum(lengths[:i]), sum(lengths[: i + 1])) for i in range(count)])
-    return [_cells(tile, grid) for tile in itertools.product(*parts)]
+    return [_cells(tile, grid, text_before) for tile in itertools.product(*parts)]
 
 
-def _cells(tile: tuple[range, ...], grid: LatentGrid) -> list[Tokens]:
+def _cells(tile: tuple[range, ...], grid: LatentGrid, text_before: int) -> list[Tokens]:
     halves = [[axis[i : i + 2] for i in range(0, len(axis), 2)] for axis in tile]
     return [
-        [(t * grid.height + y) * grid.width + x for t, y, x in itertools.product(*cell)]
+        [text_before + (t * grid.height + y) * grid.width + x for t, y, x in itertools.product(*cell)]
         for cell in itertools.product(*halves)
     ]
 
@@ -57,7 +57,7 @@ def reference_objective(
     median tile holds an outlier and is exact. Arguments as in `ripple_attention`, for one head.
     """
     q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
-    tiles = [[[token + text_before for token in cell] for cell in tile] for tile in reference_tiles(grid)]
+    tiles = reference_tiles(grid, text_before)
     query_tiles = [_flat(tiles[i : i + tiles_per_query_tile]) for i in range(0, len(tiles), tiles_per_query_tile)]
     video = range(text_before, text_before + grid.num_tokens)
     text = [token for token in range(len(k)) if token not in video]
@@ -99,7 +99,7 @@ def reference_attention(
     A query weighs each group of tokens that stands as one key by count * exp(mean score). Text is exact.
     """
     q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
-    tiles = [[[token + text_before for token in cell] for cell in tile] for tile in reference_tiles(grid)]
+    tiles = reference_tiles(grid, text_before)
     treatment_of_token = {
         token: row
         for number, tile in enumerate(tiles)

@@ -21,7 +21,8 @@ from ripple_core.attention.grid import LatentGrid
 from ripple_core.attention.savings import Executed
 from ripple_core.attention.tiles import TileLayout, tile_layout
 
-# Keys gathered at a time: few enough to stay in a CPU's last cache, enough to keep its cores busy.
+# Keys gathered at a time, and at most as many queries: few enough to stay in a CPU's last cache, enough to keep its
+# cores busy.
 _GATHERED = 4096
 # Tiles side by side that make one query tile, from so many tokens on. torch's fused CPU kernel works on 64 rows at a
 # time from 192 queries on and on 32 below, which takes a third longer; few tokens want the finer choice all the same.
@@ -194,9 +195,9 @@ def _lists(
     row = _rows(treatment_QT[order_Q], layout, table)
     lengths, first_Q = length_Q[order_Q], length_Q[order_Q].cumsum(0) - length_Q[order_Q]
     longest = lengths.tolist()
-    start = 0
+    start, most = 0, max(1, _GATHERED // layout.query_tiles.places.shape[1])
     while start < len(longest):
-        size = max(1, _GATHERED // longest[start])
+        size = min(max(1, _GATHERED // longest[start]), most)
         group = slice(start, start + size)
         offset = torch.arange(longest[start], device=row.device)
         filled = offset >= lengths[group, None]

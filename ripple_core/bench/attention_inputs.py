@@ -3,7 +3,7 @@
 Shapes: B batch, N tokens, H heads, D head_dim; T, Y, X the latent grid.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +37,11 @@ class AttentionInputs:
     key: Tensor
     value: Tensor
     grid: LatentGrid
+
+    def dense(self) -> Tensor:
+        """torch's own attention ``[1, N, H, D]``."""
+        query, key, value = (x.transpose(1, 2) for x in (self.query, self.key, self.value))
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 def grid_of(tokens: int) -> LatentGrid:
@@ -77,21 +82,32 @@ def _synthetic(grid: LatentGrid, heads: int, head_dim: int, seed: int) -> Iterat
 
 
 class _Capture:
-    """Stock attention; keeps what one denoising step's calls were given."""
+    """Stock attention; keeps what the calls of some denoising steps were given."""
 
     name = "capture"
     aggressiveness = 0.0
 
-    def __init__(self) -> None:
-        self.layers: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self.grid: LatentGrid | None = None
+    def __init__(self, steps: Container[int]) -> None:
+        self._steps = steps
+        self.calls: dict[tuple[int, int], AttentionInputs] = {}
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, call: AttentionCall) -> RunDense:
         """See `AttentionMethod`."""
-        if call.step == _CAPTURED_STEP:
-            self.grid = call.grid
-            self.layers.setdefault(call.layer, (query.clone(), key.clone(), value.clone()))
+        if call.step in self._steps:
+            inputs = AttentionInputs(query.clone(), key.clone(), value.clone(), call.grid)
+            self.calls.setdefault((call.step, call.layer), inputs)
         return RunDense()
+
+
+def builtin_calls(steps: Container[int]) -> dict[tuple[int, int], AttentionInputs]:
+    """What the built-in model's attention is given in one video, by (denoising step of 20, layer)."""
+    model = load_model(find_model("builtin"), "cpu", "float32")
+    request = GenerateRequest(
+        prompt=_PROMPT, seed=0, num_inference_steps=_STEPS, guidance_scale=1.0, reuse=ReuseSettings(mode="dense")
+    )
+    capture = _Capture(steps)
+    generate_frames(model, resolve(request, model.spec), apply=lambda transformer: apply_method(transformer, capture))
+    return capture.calls
 
 
 def _tiled_up(grid: LatentGrid, heads: int, head_dim: int) -> Iterator[Tensor]:
@@ -99,15 +115,9 @@ def _tiled_up(grid: LatentGrid, heads: int, head_dim: int) -> Iterator[Tensor]:
 
     Where head_dim is a multiple of the model's, neighbouring heads are joined to one.
     """
-    model = load_model(find_model("builtin"), "cpu", "float32")
-    request = GenerateRequest(
-        prompt=_PROMPT, seed=0, num_inference_steps=_STEPS, guidance_scale=1.0, reuse=ReuseSettings(mode="dense")
-    )
-    capture = _Capture()
-    generate_frames(model, resolve(request, model.spec), apply=lambda transformer: apply_method(transformer, capture))
-    assert capture.grid
-    own = (capture.grid.frames, capture.grid.height, capture.grid.width)
-    for tensors in zip(*capture.layers.values(), strict=True):
+    layers = list(builtin_calls({_CAPTURED_STEP}).values())
+    own = (layers[0].grid.frames, layers[0].grid.height, layers[0].grid.width)
+    for tensors in zip(*((layer.query, layer.key, layer.value) for layer in layers), strict=True):
         all_heads = torch.cat([tensor[0] for tensor in tensors], dim=1)
         own_dim = all_heads.shape[-1]
         if head_dim % own_dim:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from pydantic import BaseModel
 from torch import Tensor
@@ -99,8 +98,8 @@ def measure_speed(
 def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedRun) -> SpeedRow:
     budget = _budget_for(inputs, wanted)
     out, executed = _ours(inputs, budget)
-    exact = _dense(inputs)
-    dense_ms, ours_ms = _interleaved([lambda: _dense(inputs), lambda: _ours(inputs, budget)], run.repeats, inputs)
+    exact = inputs.dense()
+    dense_ms, ours_ms = _interleaved([inputs.dense, lambda: _ours(inputs, budget)], run.repeats, inputs)
     peaks: tuple[int, int] | tuple[None, None] = (None, None)
     if run.measure_memory and sys.platform == "linux" and inputs.query.device.type == "cpu":
         peaks = (_peak_of_a_process(inputs, None), _peak_of_a_process(inputs, budget))
@@ -119,11 +118,6 @@ def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedR
         dense_peak_bytes=peaks[0],
         ours_peak_bytes=peaks[1],
     )
-
-
-def _dense(inputs: AttentionInputs) -> Tensor:
-    query, key, value = (x.transpose(1, 2) for x in (inputs.query, inputs.key, inputs.value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 def _ours(inputs: AttentionInputs, budget: float) -> tuple[Tensor, Executed]:
@@ -181,12 +175,12 @@ def _peak_of_one_call(shared: AttentionInputs, budget: float | None) -> int:
     inputs = AttentionInputs(shared.query.clone(), shared.key.clone(), shared.value.clone(), shared.grid)
     small = make_inputs("synthetic", 1024, 1, inputs.query.shape[3])
     # Kernels set up buffers of their own at the first call.
-    _dense(small)
+    small.dense()
     _ours(small, 0.5)
     # Linux: sets the high-water mark back to what is resident now.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status_bytes("VmRSS")
-    _dense(inputs) if budget is None else _ours(inputs, budget)
+    inputs.dense() if budget is None else _ours(inputs, budget)
     return sum(x.nbytes for x in (inputs.query, inputs.key, inputs.value)) + _status_bytes("VmHWM") - before
 
 

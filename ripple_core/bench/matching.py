@@ -23,7 +23,8 @@ def matched_baselines(
 ) -> list[Variant]:
     """All baselines at the cost of the target clips.
 
-    The block methods match executed attention FLOPs; step caches and fewer steps match the transformer's total FLOPs.
+    The block methods match executed attention FLOPs, step caches the transformer's total FLOPs, and fewer steps once
+    the one and once the other: in a small model attention is a small part of the work, in a large one nearly all.
 
     Args:
         renderer: the search for FirstBlockCache's threshold renders the first clip a few times.
@@ -40,12 +41,16 @@ def matched_baselines(
     reusing = 1 - wanted[0].dense_steps / steps
     # Share of a dense call that a reusing one may take for the video to come to the target.
     share = max(1 - (1 - attention) / reusing, 0.0) if reusing else 1.0
+    by_attention, by_total = (max(math.ceil(ratio * steps), 1) for ratio in (attention, total))
+    fewer = [fewer_steps(by_total, "total")]
+    if by_attention != by_total:
+        fewer.append(fewer_steps(by_attention, "attention"))
     return [
         block_sparse(_kept(grid, share, pooled=False), "drop", schedule),
         block_sparse(_kept(grid, share, pooled=True), "pool", schedule),
         first_block(_threshold(renderer, total * whole[0].total_flops)),
         _taylor_of_cost(steps, total),
-        fewer_steps(max(math.ceil(total * steps), 1)),
+        *fewer,
     ]
 
 

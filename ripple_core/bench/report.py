@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from ripple_core.bench.render import Clip, ClipRecord
-from ripple_core.bench.variants import Kind, Variant
+from ripple_core.bench.variants import Kind, MatchedIn, Variant
 
 
 class Spread(BaseModel):
@@ -32,6 +32,7 @@ class VariantReport(BaseModel):
     label: str
     aggressiveness: float | None
     matched_to: str | None = Field(description="The variant whose cost this baseline was set to.")
+    matched_in: MatchedIn | None = Field(None, description="FLOPs in which it costs as much.")
     num_inference_steps: int
     attention_savings: float = Field(description="Of all self-attention FLOPs, dense steps included.")
     score_savings: float | None = Field(description="Of QK^T alone; None for what skips whole calls.")
@@ -58,6 +59,7 @@ class FidelityReport(BaseModel):
     timeripple_version: str
     torch_version: str
     model: str
+    calibrated: bool = Field(False, description="Whether mode ripple ran with the model's profile.")
     device: str
     dtype: str
     width: int
@@ -84,6 +86,7 @@ def summarise(variant: Variant, clips: list[Clip], dense: list[Clip], matched_to
         label=variant.label,
         aggressiveness=variant.aggressiveness,
         matched_to=matched_to,
+        matched_in=variant.matched_in,
         num_inference_steps=records[0].num_inference_steps,
         attention_savings=_saved(records, whole, "executed_attention_flops"),
         score_savings=None if skips_calls else mean(record.score_savings for record in records),
@@ -128,7 +131,7 @@ def verdicts(reports: list[VariantReport]) -> list[str]:
 
 
 def _verdict(ours: VariantReport, base: VariantReport) -> str:
-    what = "attention" if base.kind == "block_sparse" else "total"
+    what = base.matched_in
     setting = f"at {_savings_of(ours, what):.1%} (baseline {_savings_of(base, what):.1%}) of {what} FLOPs saved"
     if ours.psnr_db is None or base.psnr_db is None:
         return f"{ours.name} against {base.name}, {setting}: no comparison, one of them changed nothing."
@@ -140,7 +143,7 @@ def _verdict(ours: VariantReport, base: VariantReport) -> str:
     return f"{ours.name} LOSES to {base.name}, {setting}: {figures} clips better.{ending}"
 
 
-def _savings_of(report: VariantReport, what: str) -> float:
+def _savings_of(report: VariantReport, what: MatchedIn | None) -> float:
     return report.attention_savings if what == "attention" else report.total_savings
 
 

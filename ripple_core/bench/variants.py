@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ripple_core.attention import AttentionMethod, Mode, StepSchedule, TimeRippleConfig, method_of
+from ripple_core.attention import AttentionMethod, Mode, ReuseProfile, StepSchedule, TimeRippleConfig, method_of
 from ripple_core.bench.attention_error import MeasuredMethod
 from ripple_core.bench.block_sparse import BlockSparse
 from ripple_core.bench.step_cache import StepCache, first_block_cache, taylor_seer
@@ -15,6 +15,8 @@ from ripple_core.generate import AppliedAttention
 from ripple_core.integrate import apply_method
 
 Kind = Literal["dense", "timeripple", "block_sparse", "step_cache", "fewer_steps"]
+# The FLOPs in which a baseline is as dear as what it is matched to: of all attention, or of the whole transformer.
+MatchedIn = Literal["attention", "total"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Variant:
         step_cache: puts a step cache on the transformer.
         num_inference_steps: instead of the request's.
         schedule: of TimeRipple's denoising steps, else None.
+        matched_in: of a baseline, what is equal.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Variant:
     step_cache: Callable[[Any], StepCache] | None = None
     num_inference_steps: int | None = None
     schedule: StepSchedule | None = None
+    matched_in: MatchedIn | None = None
 
     @property
     def slug(self) -> str:
@@ -56,9 +60,9 @@ class Variant:
 DENSE = Variant("dense", "dense", "dense")
 
 
-def timeripple(mode: Mode, aggressiveness: float) -> Variant:
+def timeripple(mode: Mode, aggressiveness: float, profile: ReuseProfile | None = None) -> Variant:
     """TimeRipple in one mode; dense at aggressiveness 0."""
-    config = TimeRippleConfig(aggressiveness, mode)
+    config = TimeRippleConfig(aggressiveness, mode, profile=profile)
     return Variant(
         f"{mode} {aggressiveness:g}",
         "timeripple",
@@ -72,22 +76,26 @@ def timeripple(mode: Mode, aggressiveness: float) -> Variant:
 def block_sparse(kept: int, rest: Literal["drop", "pool"], schedule: StepSchedule) -> Variant:
     """Exact heaviest cells, the rest dropped or pooled; dense in the schedule's dense steps."""
     method = BlockSparse(kept, rest, schedule)
-    return Variant(method.name, "block_sparse", f"keep and {rest}", method=method)
+    return Variant(method.name, "block_sparse", f"keep and {rest}", method=method, matched_in="attention")
 
 
 def first_block(threshold: float) -> Variant:
     """diffusers' FirstBlockCache."""
     name = f"FirstBlockCache {threshold:.4g}"
-    return Variant(name, "step_cache", "FirstBlockCache", step_cache=lambda model: first_block_cache(model, threshold))
+    return _step_cache(name, "FirstBlockCache", lambda model: first_block_cache(model, threshold))
 
 
 def taylor(warm_up: int, interval: int) -> Variant:
     """diffusers' TaylorSeer."""
     name = f"TaylorSeer {warm_up} then 1 in {interval}"
-    return Variant(name, "step_cache", "TaylorSeer", step_cache=lambda model: taylor_seer(model, warm_up, interval))
+    return _step_cache(name, "TaylorSeer", lambda model: taylor_seer(model, warm_up, interval))
 
 
-def fewer_steps(num_inference_steps: int) -> Variant:
+def _step_cache(name: str, label: str, step_cache: Callable[[Any], StepCache]) -> Variant:
+    return Variant(name, "step_cache", label, step_cache=step_cache, matched_in="total")
+
+
+def fewer_steps(num_inference_steps: int, matched_in: MatchedIn) -> Variant:
     """Dense attention in fewer denoising steps."""
     name = f"{num_inference_steps} steps"
-    return Variant(name, "fewer_steps", "fewer steps", num_inference_steps=num_inference_steps)
+    return Variant(name, "fewer_steps", "fewer steps", num_inference_steps=num_inference_steps, matched_in=matched_in)

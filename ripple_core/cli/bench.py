@@ -52,27 +52,26 @@ def fidelity(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     vbench_export: Annotated[Path | None, typer.Option(help="Folder for MP4s laid out for VBench.")] = None,
+    profile: Annotated[bool, typer.Option(help="Use the model's profile from `ripple calibrate`, if any.")] = True,
     quick: Annotated[bool, typer.Option(help="Two prompts, one value, ten steps.")] = False,
     device: Annotated[str, typer.Option(help="A torch device; CUDA when there is one by default.")] = "auto",
 ) -> None:
     """Compare each variant's videos with the dense ones of the same prompt and seed."""
     from ripple_core.attention import MODES
+    from ripple_core.bench.clip_set import ClipSet
     from ripple_core.bench.fidelity import FidelityRun, measure_fidelity
-    from ripple_core.cli.fidelity_table import fidelity_progress, print_fidelity
+    from ripple_core.cli.fidelity_table import clip_progress, print_fidelity
     from ripple_core.contract.models import find_model
     from ripple_core.generate import load_model
 
     modes = [name for name in MODES if name in mode]
     if unknown := set(mode) - set(MODES):
         raise typer.BadParameter(f"{', '.join(unknown)}; known are {', '.join(MODES)}", param_hint="--mode")
-    lines = _prompts(prompts, prompt_set)
+    lines = choose_prompts(prompts, prompt_set)
     chosen = values or (_QUICK_VALUES if quick else DEFAULT_VALUES)
     matched = baselines_at or [sorted(chosen)[(len(chosen) - 1) // 2]]
-    run = FidelityRun(
+    clips = ClipSet(
         prompts=lines[:_QUICK_PROMPTS] if quick else lines,
-        modes=modes,
-        aggressiveness=chosen,
-        baselines_at=matched if baselines else [],
         first_seed=seed,
         seeds_per_prompt=seeds_per_prompt,
         num_inference_steps=_QUICK_STEPS if quick and steps is None else steps,
@@ -80,10 +79,11 @@ def fidelity(
         height=height,
         num_frames=num_frames,
     )
+    run = FidelityRun(clips, modes, chosen, baselines_at=matched if baselines else [], use_profile=profile)
     folder = out or Path(tempfile.mkdtemp(prefix="ripple-bench-"))
     try:
         loaded = load_model(find_model(model), device)
-        with fidelity_progress(run) as on_progress:
+        with clip_progress(clips) as on_progress:
             report = measure_fidelity(run, loaded, folder, on_progress, vbench_export)
     finally:
         if out is None:
@@ -121,7 +121,12 @@ def attention(
         plot_speed(report, plot)
 
 
-def _prompts(path: Path | None, prompt_set: str) -> list[str]:
+def choose_prompts(path: Path | None, prompt_set: Literal["tuning", "reporting"] = "tuning") -> list[str]:
+    """The lines of a file that are not empty, else a built-in set.
+
+    Raises:
+        BadParameter: for a file without a prompt.
+    """
     from ripple_core.bench.prompts import reporting_prompts, tuning_prompts
 
     if path is None:

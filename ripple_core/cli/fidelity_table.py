@@ -7,7 +7,7 @@ from rich import box
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ripple_core.bench.fidelity import FidelityRun
+from ripple_core.bench.clip_set import ClipSet
 from ripple_core.bench.report import FidelityReport, VariantReport
 from ripple_core.bench.variants import Variant
 from ripple_core.cli.show import console
@@ -20,9 +20,8 @@ _LEGEND = (
 
 
 @contextmanager
-def fidelity_progress(run: FidelityRun) -> Iterator[Callable[[Variant, int, float], None]]:
+def clip_progress(clips: ClipSet) -> Iterator[Callable[[Variant, int, float], None]]:
     """A bar for the variant under way; each finished variant leaves a line, one that was only tried none."""
-    clips = len(run.prompts) * run.seeds_per_prompt
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("clip {task.fields[clip]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         tasks: dict[str, TaskID] = {}
@@ -31,8 +30,8 @@ def fidelity_progress(run: FidelityRun) -> Iterator[Callable[[Variant, int, floa
             if variant.name not in tasks:
                 for name in [name for name, task in tasks.items() if not bar.tasks[bar.task_ids.index(task)].finished]:
                     bar.remove_task(tasks.pop(name))
-                tasks[variant.name] = bar.add_task(variant.name, total=float(clips), clip="")
-            bar.update(tasks[variant.name], completed=index + fraction, clip=f"{index + 1}/{clips}")
+                tasks[variant.name] = bar.add_task(variant.name, total=float(len(clips)), clip="")
+            bar.update(tasks[variant.name], completed=index + fraction, clip=f"{index + 1}/{len(clips)}")
 
         yield update
 

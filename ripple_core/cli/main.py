@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ripple_core.cli.bench import bench_app
+from ripple_core.cli.calibrate import calibrate
 from ripple_core.cli.errors import one_line_errors
 from ripple_core.contract.errors import RippleError
 from ripple_core.contract.request import DEFAULT_AGGRESSIVENESS, ReuseMode
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench_app, name="bench")
+app.command()(calibrate)
 
 _DEMO_PROMPT = "a red circle moving left on a dark background"
 _DEFAULT_SERVER = "http://127.0.0.1:8000"

@@ -12,6 +12,7 @@ RippleError
 │   ├── ModelLoadFailed
 │   └── WorkerLost      the process that ran the job died
 ├── GenerationCancelled
+├── TargetOutOfReach    a calibration found no profile that meets its target
 └── DataFolderInUse     another `ripple up` runs on the same data folder
 """
 
@@ -112,3 +113,9 @@ class DataFolderInUse(RippleError):
     """Another `ripple up` runs on the same data folder."""
 
     code = "data_folder_in_use"
+
+
+class TargetOutOfReach(RippleError):
+    """A calibration found no profile that meets its target."""
+
+    code = "target_out_of_reach"

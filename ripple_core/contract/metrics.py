@@ -61,6 +61,7 @@ class AttentionMetrics(AttentionCount):
     score_savings: float = Field(description="The same for the score product QK^T alone.")
     mode: ModeThatRan = Field(description="The mode that ran.")
     aggressiveness: float
+    calibrated: bool = Field(False, description="Whether the model's calibrated profile scaled the error budget.")
     dense_steps: int
     fallbacks: list[Fallback]
     dense_heads: list[DenseHeads] = []

@@ -2,6 +2,7 @@
 
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,20 +10,34 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from ripple_core.attention import ReuseProfile, TimeRippleConfig
 from ripple_core.contract.errors import ModelLoadFailed, OutOfMemory
 from ripple_core.contract.models import ModelSpec
+from ripple_core.integrate import apply_timeripple
+
+# `ripple calibrate` writes it into a pipeline's folder.
+PROFILE_FILE = "reuse_profile.json"
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A pipeline ready to run; `pipe` is any diffusers pipeline of a supported class."""
+    """A pipeline ready to run.
+
+    Attributes:
+        spec: what it is.
+        pipe: any diffusers pipeline of a supported class.
+        device: where it runs.
+        dtype: of transformer and text encoder.
+        profile: of its calibration, if its folder holds one.
+    """
 
     spec: ModelSpec
     pipe: Any
     device: torch.device
     dtype: torch.dtype
+    profile: ReuseProfile | None = None
 
     @property
     def device_name(self) -> str:
@@ -47,7 +62,8 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
             float32, as Wan's authors advise.
 
     Raises:
-        ModelLoadFailed: when files are missing or broken, or the pipeline is of an unsupported kind.
+        ModelLoadFailed: when files are missing or broken, the profile's included, or the pipeline is of an
+            unsupported kind.
         OutOfMemory: when it does not fit.
     """
     chosen_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -66,4 +82,17 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
     pipe.set_progress_bar_config(disable=True)
-    return LoadedModel(spec, pipe, chosen_device, chosen_dtype)
+    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, _load_profile(spec, pipe))
+
+
+def _load_profile(spec: ModelSpec, pipe: Any) -> ReuseProfile | None:
+    path = Path(spec.source) / PROFILE_FILE
+    if not path.is_file():
+        return None
+    try:
+        profile = ReuseProfile.model_validate_json(path.read_bytes())
+        apply_timeripple(pipe, TimeRippleConfig(profile=profile)).remove()
+    except (OSError, ValueError) as error:
+        message = f"{path} is no profile for {spec.id}: {error}. Calibrate again, or delete it."
+        raise ModelLoadFailed(message) from error
+    return profile

@@ -70,7 +70,7 @@ def generate_frames(
         GenerationCancelled: when should_stop said so.
         OutOfMemory: with what to lower.
     """
-    reuse = TimeRippleConfig(request.reuse.aggressiveness, request.reuse.mode)
+    reuse = TimeRippleConfig(request.reuse.aggressiveness, request.reuse.mode, profile=model.profile)
     handle = apply(model.pipe.transformer) if apply else apply_timeripple(model.pipe, reuse)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)

@@ -53,7 +53,7 @@ def generate_video(
         latency_s=generated.latency.model_copy(
             update={"mp4_encode": ended - encode_began, "total": ended - began},
         ),
-        attention=attention_metrics(generated.report),
+        attention=attention_metrics(generated.report, calibrated=model.profile is not None),
         device=DeviceMetrics(
             name=model.device_name,
             dtype=str(model.dtype).removeprefix("torch."),
@@ -71,8 +71,8 @@ def generate_video(
     )
 
 
-def attention_metrics(report: SavingsReport) -> AttentionMetrics:
-    """The counter's report in the words of the API."""
+def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:
+    """The counter's report in the words of the API; calibrated tells whether the model has a profile."""
     dense = set(report.dense_steps)
     return AttentionMetrics(
         dense_flops=report.total.dense_flops,
@@ -81,6 +81,7 @@ def attention_metrics(report: SavingsReport) -> AttentionMetrics:
         score_savings=report.score_savings,
         mode=cast(ModeThatRan, report.mode),
         aggressiveness=report.aggressiveness,
+        calibrated=calibrated and report.mode == "ripple",
         dense_steps=len(dense),
         fallbacks=[Fallback(reason=reason, calls=calls) for reason, calls in report.fallbacks.items()],
         dense_heads=[DenseHeads(reason=reason, heads=heads) for reason, heads in report.dense_heads.items()],

@@ -34,9 +34,16 @@ def apply_timeripple(
         A handle with `remove()`, `report()` and `set_step()`. Under context parallelism it counts this rank's heads.
 
     Raises:
-        ValueError: when the class or a setting is not supported, or TimeRipple is on it already.
+        ValueError: when the class or a setting is not supported, TimeRipple is on it already, or the configuration's
+            profile is of a model with another number of layers.
     """
-    return apply_method(model, method_of(config or TimeRippleConfig()), family=family)
+    config = config or TimeRippleConfig()
+    handle = apply_method(model, method_of(config), family=family)
+    if config.profile and len(config.profile.layer_factors) != handle.num_layers:
+        handle.remove()
+        layers = f"{len(config.profile.layer_factors)} layers, this one has {handle.num_layers}"
+        raise ValueError(f"the profile is of a model with {layers}; run `ripple calibrate` on this one")
+    return handle
 
 
 def apply_method(model: Any, method: AttentionMethod | None, *, family: Family | None = None) -> TimeRippleHandle:

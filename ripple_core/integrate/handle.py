@@ -44,10 +44,10 @@ class TimeRippleHandle:
         for transformer, family in transformers:
             _check_processors(transformer, family)
         self._transformers: list[_Transformer] = []
-        num_layers = 0
+        self.num_layers = 0
         for transformer, family in transformers:
-            self._transformers.append(_Transformer(self, transformer, family, first_layer=num_layers))
-            num_layers += self._transformers[-1].num_layers
+            self._transformers.append(_Transformer(self, transformer, family, first_layer=self.num_layers))
+            self.num_layers += self._transformers[-1].num_layers
 
     def set_step(self, step: int, num_steps: int) -> None:
         """Say which denoising step the next forward calls belong to, in a loop that nothing else tells about.

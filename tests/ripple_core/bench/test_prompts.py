@@ -60,8 +60,8 @@ def test_a_tuning_run_never_opens_the_reporting_file() -> None:
         "opened = []\n"
         "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None)\n"
         "from pathlib import Path\n"
-        "from ripple_core.cli.bench import _prompts\n"
-        "assert len(_prompts(None, 'tuning')) == 8\n"
+        "from ripple_core.cli.bench import choose_prompts\n"
+        "assert len(choose_prompts(None)) == 8\n"
         "assert any(path.endswith('tuning.txt') for path in opened)\n"
         "assert not any(path.endswith('reporting.txt') for path in opened)\n"
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ripple_core.bench.clip_set import ClipSet
 from ripple_core.bench.fidelity import FidelityRun, measure_fidelity
 from ripple_core.contract.errors import GenerationCancelled, ModelLoadFailed
 from ripple_core.contract.job import Progress
@@ -115,7 +116,7 @@ def test_a_pipeline_with_two_transformers(random_pipeline: Any, tmp_path: Path) 
     assert report.savings > 0
     assert np.array_equal(generate_frames(two, request(two, 0.0)).frames, stock.frames)
     with pytest.raises(ModelLoadFailed, match="two transformers"):
-        measure_fidelity(FidelityRun(["x"], ["channel"], [0.5]), two, tmp_path / "report")
+        measure_fidelity(FidelityRun(ClipSet(["x"]), ["channel"], [0.5]), two, tmp_path / "report")
 
 
 def test_a_broken_folder_names_the_model(random_pipeline_folder: Path, tmp_path: Path) -> None:
