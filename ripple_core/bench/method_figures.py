@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from ripple_core.attention import ripple_attention
@@ -38,7 +39,7 @@ def draw_treatments(calls: dict[tuple[int, int], AttentionInputs]) -> Figure:
     for (mass_axes, treatment_axes, work_axes), (step, layer, head) in zip(figure.subplots(2, 3), rows, strict=True):
         inputs = calls[step, layer]
         decision = _decide(inputs, head, _SHOWN_BUDGET)
-        image = mass_axes.imshow(_mass(inputs, head).clamp(min=1e-5), norm=LogNorm(1e-5, 1), cmap="magma")
+        image = mass_axes.imshow(_mass(inputs, head), norm=LogNorm(), cmap="magma")
         figure.colorbar(image, ax=mass_axes)
         mass_axes.set_title(f"attention mass: step {step + 1}, layer {layer + 1}, head {head + 1}", fontsize=9)
         mass_axes.set(xlabel="key tile", ylabel="query tile")
@@ -77,6 +78,7 @@ def draw_estimates(calls: dict[tuple[int, int], AttentionInputs]) -> Figure:
     left.plot(span, span, color="black", linewidth=0.6)
     left.set(xlabel="estimated relative error of a head's output", ylabel="real error", title="estimate against truth")
     right.set(xlabel="pairs of tokens saved [%]", ylabel="real error", title="lines: the budgets")
+    left.xaxis.set_minor_formatter(NullFormatter())
     for axes in (left, right):
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
