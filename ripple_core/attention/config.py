@@ -26,7 +26,7 @@ class TimeRippleConfig:
         mode: "ripple" reuses in tiles by estimated error, and runs faster; "channel" is the published form; "dense"
             never reuses; "auto" is "ripple" where it can pay, and dense on short sequences.
         schedule: of the denoising steps; None for the mode's own.
-        profile: of the model, from `ripple calibrate`; mode "channel" leaves it unread.
+        profile: of the model, from `ripple calibrate`; it changes nothing in mode "channel".
 
     Raises:
         ValueError: for a value out of range, naming it.

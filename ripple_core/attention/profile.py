@@ -4,15 +4,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Factor = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 Factors = Annotated[tuple[Factor, ...], Field(min_length=1)]
 
 
 class ProfileEvidence(BaseModel):
-    """What a calibration measured, on clips that its factors were not derived from, at aggressiveness 0.5.
+    """What a calibration measured at aggressiveness 0.5, on clips that set the scale and no other factor.
 
-    PSNR is the median over clips against the dense ones. `uniform_*` is the same mode without a profile, at a budget
-    that executes at least as many FLOPs.
+    PSNR is the median over clips against the dense ones. `uniform_*` is the same mode without a profile, at the largest
+    budget found that saves no more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,5 +46,10 @@ class ReuseProfile(BaseModel):
 
     def factor(self, layer: int, step: int, num_steps: int) -> float:
         """The factor on the budget of one call; layer, step and num_steps as in `AttentionCall`."""
-        part = step * len(self.step_factors) // num_steps
+        part = part_of_loop(step, num_steps, len(self.step_factors))
         return self.scale * self.layer_factors[layer] * self.step_factors[part]
+
+
+def part_of_loop(step: int, num_steps: int, parts: int) -> int:
+    """Which of the equal parts of the denoising loop a step lies in, 0..parts - 1."""
+    return step * parts // num_steps

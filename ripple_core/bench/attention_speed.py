@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ripple_core.attention import Executed, ripple_attention
 from ripple_core.bench.attention_inputs import AttentionInputs, Source, make_inputs
+from ripple_core.bench.search import bisect
 from ripple_core.generate.load import device_name
 
 _BISECTIONS = 9
@@ -130,14 +131,11 @@ def _savings(executed: Executed) -> float:
 
 def _budget_for(inputs: AttentionInputs, wanted: float) -> float:
     """The smallest budget found by bisection that saves at least the wanted share."""
-    low, high = _SMALLEST_BUDGET, _LARGEST_BUDGET
-    for _ in range(_BISECTIONS):
-        middle = (low * high) ** 0.5
-        if _savings(_ours(inputs, middle)[1]) < wanted:
-            low = middle
-        else:
-            high = middle
-    return high
+
+    def saves_enough(budget: float) -> bool:
+        return _savings(_ours(inputs, budget)[1]) >= wanted
+
+    return bisect(saves_enough, inside=_LARGEST_BUDGET, outside=_SMALLEST_BUDGET, steps=_BISECTIONS)
 
 
 def _interleaved(calls: list[Callable[[], object]], repeats: int, inputs: AttentionInputs) -> list[float]:

@@ -8,6 +8,7 @@ factors come from, and the same savings without a profile show what it is worth.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ from ripple_core.attention import (
     TimeRippleConfig,
     method_of,
 )
+from ripple_core.attention.profile import part_of_loop
 from ripple_core.bench.clip_set import ClipSet, claim_folder, video_grid
 from ripple_core.bench.flops import count_transformer
 from ripple_core.bench.render import ClipRecord, ClipStore, Renderer
+from ripple_core.bench.search import bisect
 from ripple_core.bench.variants import Variant
-from ripple_core.contract.errors import TargetOutOfReach
+from ripple_core.contract.errors import InvalidRequest, TargetOutOfReach, Violation
 from ripple_core.contract.request import DEFAULT_AGGRESSIVENESS
 from ripple_core.generate import LoadedModel
 from ripple_core.generate.run import MAX_SEQUENCE_LENGTH
@@ -43,9 +46,8 @@ _LOOP_PARTS = 5
 # Far from 1 a factor is more likely noise of few clips than a property of the model.
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 4, 4.0
 _SMALLEST_SCALE, _LARGEST_SCALE = 1 / 16, 8.0
-_SEARCH_STEPS = 6
-# An identical clip stands for this squared error, in units of the square of white.
-_SMALLEST_ERROR = 1e-8
+# An identical clip counts as one of so many dB, so that means and medians stay finite.
+_LARGEST_PSNR_DB = 80.0
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ class Target:
     value: float
 
     def __str__(self) -> str:
-        return f"at least {self.value:g} dB" if self.kind == "psnr" else f"at least {self.value:.0%} saved"
+        return f"at least {self.value:g} dB" if self.kind == "psnr" else f"at least {100 * self.value:g}% saved"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Savings of the whole attention, mean over clips, and median PSNR in dB (infinite when identical)."""
+    """Savings of the whole attention, mean over clips, and median PSNR in dB."""
 
     savings: float
     psnr_db: float
@@ -81,7 +83,7 @@ def calibrate(
     """Measure a profile; the model's present one, if any, is not used.
 
     Args:
-        clips: an even number; factors come from the first half, the target is checked on the second.
+        clips: an even number; layer and step factors come from the first half, the scale from the second.
         target: to meet.
         model: loaded.
         folder: keeps finished clips, so that the same call goes on where an earlier one stopped.
@@ -90,11 +92,15 @@ def calibrate(
     Raises:
         TargetOutOfReach: when no scale that saves anything meets the target, or the profile found is no better than
             the uniform setting.
-        InvalidRequest: for a size the model does not take, or a folder that holds a run of other clips.
+        InvalidRequest: for an odd number of clips, a size the model does not take, or a folder that holds a run of
+            other clips.
         ModelLoadFailed: for a pipeline with two transformers.
     """
+    if len(clips) % 2:
+        message = f"{len(clips)} clips cannot be halved; give an even number."
+        raise InvalidRequest([Violation("clips", message, "even numbers")])
     requests = clips.requests(model)
-    claim_folder(folder, model, requests, None)
+    claim_folder(folder, "work", model, requests)
     flops = count_transformer(model.pipe.transformer, MAX_SEQUENCE_LENGTH)
     renderer = Renderer(model, flops, requests, ClipStore(folder / "clips"), on_progress)
     half = len(requests) // 2
@@ -108,12 +114,12 @@ def calibrate(
             f"{target} is out of reach: the nearest setting found gives {outcome.psnr_db:.1f} dB at "
             f"{outcome.savings:.1%} saved. Nothing was written; ask for less."
         )
-    uniform = _as_cheap(renderer, checking, flat, outcome.savings)
+    uniform = _as_cheap(renderer, checking, profile, outcome.savings)
     if uniform.psnr_db >= outcome.psnr_db:
         raise TargetOutOfReach(
             f"The profile found is no better than the uniform setting: {outcome.psnr_db:.1f} dB at "
             f"{outcome.savings:.1%} saved against {uniform.psnr_db:.1f} dB at {uniform.savings:.1%}. Nothing was "
-            "written; try more clips."
+            "written; try more clips (--clips)."
         )
     evidence = ProfileEvidence(
         target=str(target),
@@ -170,15 +176,22 @@ def _num_layers(model: LoadedModel) -> int:
     return handle.num_layers
 
 
-def _split(count: int, most: int) -> list[range]:
-    """0..count - 1 in at most so many ranges, as even as can be."""
-    return [range(part[0], part[-1] + 1) for part in np.array_split(np.arange(count), min(count, most))]
+def _layer_groups(num_layers: int) -> list[range]:
+    groups = np.array_split(np.arange(num_layers), min(num_layers, _MOST_LAYER_GROUPS))
+    return [range(group[0], group[-1] + 1) for group in groups]
+
+
+def _loop_parts(num_steps: int) -> list[range]:
+    """The steps that each step factor will apply to."""
+    parts = min(num_steps, _LOOP_PARTS)
+    groups = itertools.groupby(range(num_steps), lambda step: part_of_loop(step, num_steps, parts))
+    return [range(steps[0], steps[-1] + 1) for _, group in groups for steps in [list(group)]]
 
 
 def _shape(renderer: Renderer, clips: range, typical: ReuseProfile) -> ReuseProfile:
     """Factors that make every group of layers, and every part of the loop, pay the same price."""
-    layer_groups = _split(len(typical.layer_factors), _MOST_LAYER_GROUPS)
-    loop_parts = _split(renderer.requests[0].num_inference_steps, _LOOP_PARTS)
+    layer_groups = _layer_groups(len(typical.layer_factors))
+    loop_parts = _loop_parts(renderer.requests[0].num_inference_steps)
     of_group = _factors([_price(renderer, clips, _Only(typical, layers=layers)) for layers in layer_groups])
     of_part = _factors([_price(renderer, clips, _Only(typical, steps=steps)) for steps in loop_parts])
     return ReuseProfile(
@@ -193,8 +206,7 @@ def _price(renderer: Renderer, clips: range, only: _Only) -> float | None:
     saved = _savings(records)
     if saved <= 0:
         return None
-    errors = [10 ** (-_psnr(record) / 10) for record in records]
-    return geometric_mean([max(error, _SMALLEST_ERROR) for error in errors]) / saved
+    return geometric_mean([10 ** (-_psnr(record) / 10) for record in records]) / saved
 
 
 def _factors(prices: Sequence[float | None]) -> list[float]:
@@ -209,32 +221,23 @@ def _meet(renderer: Renderer, clips: range, shape: ReuseProfile, target: Target)
     inside, outside = _SMALLEST_SCALE, _LARGEST_SCALE
     if target.kind == "savings":
         inside, outside = outside, inside
-    scaled = _scaled(shape, inside)
-    best = _outcome(renderer, clips, scaled)
-    if not best.meets(target):
-        return scaled, best
-    for _ in range(_SEARCH_STEPS):
-        tried = _scaled(shape, math.sqrt(inside * outside))
-        outcome = _outcome(renderer, clips, tried)
-        if outcome.meets(target):
-            inside, scaled, best = tried.scale, tried, outcome
-        else:
-            outside = tried.scale
-    return scaled, best
+    outcome = _outcome(renderer, clips, _scaled(shape, inside))
+    if outcome.meets(target):
+        inside = bisect(lambda scale: _outcome(renderer, clips, _scaled(shape, scale)).meets(target), inside, outside)
+    profile = _scaled(shape, inside)
+    return profile, _outcome(renderer, clips, profile)
 
 
-def _as_cheap(renderer: Renderer, clips: range, flat: ReuseProfile, savings: float) -> Outcome:
-    """The largest uniform budget found that saves no more: rounded in the uniform setting's favour."""
-    low, high = _SMALLEST_SCALE, _LARGEST_SCALE
-    best = Outcome(0.0, math.inf)
-    for _ in range(_SEARCH_STEPS):
-        tried = _scaled(flat, math.sqrt(low * high))
-        outcome = _outcome(renderer, clips, tried)
-        if outcome.savings <= savings:
-            low, best = tried.scale, outcome
-        else:
-            high = tried.scale
-    return best
+def _as_cheap(renderer: Renderer, clips: range, profile: ReuseProfile, savings: float) -> Outcome:
+    """Without the profile, at the largest budget found that saves no more: rounded in the uniform setting's favour."""
+    flat = ReuseProfile(layer_factors=(1.0,) * len(profile.layer_factors))
+    factors = [layer * step for layer in profile.layer_factors for step in profile.step_factors]
+    scale = bisect(
+        lambda scale: _outcome(renderer, clips, _scaled(flat, scale)).savings <= savings,
+        inside=profile.scale * min(factors),
+        outside=profile.scale * max(factors),
+    )
+    return _outcome(renderer, clips, _scaled(flat, scale))
 
 
 def _scaled(profile: ReuseProfile, scale: float) -> ReuseProfile:
@@ -256,4 +259,5 @@ def _savings(records: list[ClipRecord]) -> float:
 
 def _psnr(record: ClipRecord) -> float:
     assert record.fidelity is not None
-    return math.inf if record.fidelity.psnr_db is None else record.fidelity.psnr_db
+    psnr_db = record.fidelity.psnr_db
+    return _LARGEST_PSNR_DB if psnr_db is None else min(psnr_db, _LARGEST_PSNR_DB)

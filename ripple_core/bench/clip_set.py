@@ -51,7 +51,7 @@ class ClipSet:
             ModelLoadFailed: for a pipeline with two transformers, whose FLOPs are not counted here.
         """
         if len(transformers_of(model.pipe)) > 1:
-            raise ModelLoadFailed(f"{model.spec.id} has two transformers; the bench measures pipelines with one.")
+            raise ModelLoadFailed(f"{model.spec.id} has two transformers; only pipelines with one can be measured yet.")
         prompts = [prompt for prompt in self.prompts for _ in range(self.seeds_per_prompt)]
         return [
             resolve(
@@ -82,24 +82,28 @@ def video_grid(model: LoadedModel, request: ResolvedRequest) -> LatentGrid:
 
 
 def claim_folder(
-    folder: Path, model: LoadedModel, requests: list[ResolvedRequest], profile: ReuseProfile | None
+    folder: Path,
+    field: str,
+    model: LoadedModel,
+    requests: list[ResolvedRequest],
+    profile: ReuseProfile | None = None,
 ) -> None:
-    """Take a new or empty folder, or one that holds a run of the same clips.
+    """Take a new or empty folder, or one that holds a run of the same clips with the same profile.
 
     Raises:
-        InvalidRequest: when it holds a run of others.
+        InvalidRequest: when it holds a run of others; field names the option that chose the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = {
         "timeripple": version("timeripple"),
         "weights": _fingerprint(model),
-        "profile": profile.model_dump(mode="json") if profile else None,
+        "profile": profile.model_dump(mode="json", exclude={"evidence"}) if profile else None,
         "requests": [request.model_dump(mode="json") for request in requests],
     }
     path = folder / _RUN_FILE
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != run:
         message = f"{folder} holds a run with another model, profile, prompts, seeds or sizes; name another folder."
-        raise InvalidRequest([Violation("out", message, "a new folder, or one of the same run")])
+        raise InvalidRequest([Violation(field, message, "a new folder, or one of the same run")])
     path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
 
 

@@ -64,8 +64,8 @@ def measure_fidelity(
         message = f"{min(unmeasured):g} is not among the values measured; name one of {allowed}."
         raise InvalidRequest([Violation("baselines_at", message, allowed)])
     requests = run.clips.requests(model)
-    profile = model.profile if run.use_profile else None
-    claim_folder(folder, model, requests, profile)
+    profile = model.profile if run.use_profile and set(run.modes) - {"channel", "dense"} else None
+    claim_folder(folder, "out", model, requests, profile)
     flops = count_transformer(model.pipe.transformer, MAX_SEQUENCE_LENGTH)
     renderer = Renderer(model, flops, requests, ClipStore(folder / "clips"), on_progress)
     export = VBenchExport(vbench_folder, [r.prompt for r in requests], requests[0].fps) if vbench_folder else None

@@ -10,10 +10,10 @@ from statistics import mean
 from ripple_core.attention import LatentGrid, StepSchedule
 from ripple_core.bench.block_sparse import num_cells
 from ripple_core.bench.render import Clip, ClipRecord, Renderer
+from ripple_core.bench.search import bisect
 from ripple_core.bench.step_cache import taylor_seer_full_steps
 from ripple_core.bench.variants import Variant, block_sparse, fewer_steps, first_block, taylor
 
-_SEARCH_STEPS = 6
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 1e-3, 1.0
 _TAYLOR_WARM_UP = 3
 
@@ -81,11 +81,8 @@ def _taylor_of_cost(num_steps: int, total: float) -> Variant:
 
 def _threshold(renderer: Renderer, wanted_flops: float) -> float:
     """Highest threshold found by bisection whose first clip still executes the wanted FLOPs."""
-    low, high = _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD
-    for _ in range(_SEARCH_STEPS):
-        middle = math.sqrt(low * high)
-        if renderer.one(first_block(middle), 0).record.total_flops >= wanted_flops:
-            low = middle
-        else:
-            high = middle
-    return low
+
+    def dear_enough(threshold: float) -> bool:
+        return renderer.one(first_block(threshold), 0).record.total_flops >= wanted_flops
+
+    return bisect(dear_enough, inside=_LOWEST_THRESHOLD, outside=_HIGHEST_THRESHOLD)

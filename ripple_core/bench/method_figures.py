@@ -31,7 +31,7 @@ def main(folder: Path = _FIGURES) -> None:
 
 
 def draw_treatments(calls: dict[tuple[int, int], AttentionInputs]) -> Figure:
-    """Attention mass between tiles, and what is done with each pair, of the heads with the most and the least work."""
+    """Attention mass between tiles, and the treatments, of the head with the most work and of the median one."""
     heads = [(step, layer, head) for (step, layer), inputs in calls.items() for head in range(inputs.query.shape[2])]
     work = {key: _share_exact(_decide(calls[key[:2]], key[2], _SHOWN_BUDGET)) for key in heads if key[0] == _STEPS[1]}
     figure = Figure(figsize=(11, 6.2), layout="constrained")

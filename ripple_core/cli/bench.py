@@ -82,8 +82,8 @@ def fidelity(
     run = FidelityRun(clips, modes, chosen, baselines_at=matched if baselines else [], use_profile=profile)
     folder = out or Path(tempfile.mkdtemp(prefix="ripple-bench-"))
     try:
-        loaded = load_model(find_model(model), device)
-        with clip_progress(clips) as on_progress:
+        loaded = load_model(find_model(model), device, use_profile=profile)
+        with clip_progress(len(clips)) as on_progress:
             report = measure_fidelity(run, loaded, folder, on_progress, vbench_export)
     finally:
         if out is None:

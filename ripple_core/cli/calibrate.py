@@ -1,6 +1,6 @@
 """`ripple calibrate`: a reuse profile for a pipeline folder."""
 
-import tempfile
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def calibrate(
     savings: Annotated[
         float | None, typer.Option(min=0.01, max=0.99, help="Instead: at least so much of all attention saved.")
     ] = None,
-    clips: Annotated[int, typer.Option(min=1, help="To measure with, and as many more to check with.")] = 2,
+    clips: Annotated[int, typer.Option(min=1, help="For the factors, and as many others for the scale.")] = 2,
     prompts: Annotated[
         Path | None, typer.Option(help="File with a prompt per line; a built-in set.", exists=True, dir_okay=False)
     ] = None,
@@ -31,13 +31,15 @@ def calibrate(
     height: Annotated[int | None, typer.Option(help="Pixels; the model's own by default.")] = None,
     num_frames: Annotated[int | None, typer.Option("--frames", help="The model's own by default.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="In the model's folder by default.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for finished clips; resumes there.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for finished clips; resumes there.")] = Path("calibration"),
     device: Annotated[str, typer.Option(help="A torch device; CUDA when there is one by default.")] = "auto",
 ) -> None:
     """Find where a model bears reuse, so that aggressiveness 0.5 meets a target.
 
-    Writes reuse_profile.json into the model's folder, where every later run finds it.
+    Renders dozens of clips, and writes reuse_profile.json into the model's folder, where models loaded from then on
+    find it. The folder of clips may be deleted afterwards.
     """
+    from ripple_core.attention.method import SHORT_SEQUENCE
     from ripple_core.bench.calibrate import Target
     from ripple_core.bench.calibrate import calibrate as measure
     from ripple_core.bench.clip_set import ClipSet
@@ -52,6 +54,9 @@ def calibrate(
     spec = find_model(model)
     if output is None and not Path(spec.source).is_dir():
         raise typer.BadParameter(f"{model} is no folder on this machine; download it, and name the folder")
+    path = output or Path(spec.source) / PROFILE_FILE
+    if not os.access(path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path.parent} cannot be written to; name another file", param_hint="--output")
     lines = choose_prompts(prompts)
     chosen = ClipSet(
         prompts=[lines[index % len(lines)] for index in range(2 * clips)],
@@ -61,14 +66,23 @@ def calibrate(
         height=height,
         num_frames=num_frames,
     )
-    path = output or Path(spec.source) / PROFILE_FILE
-    loaded = load_model(spec, device)
-    with tempfile.TemporaryDirectory(prefix="ripple-calibrate-") as temporary, clip_progress(chosen) as on_progress:
-        profile = measure(chosen, target, loaded, work or Path(temporary), on_progress)
-    path.write_text(profile.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    loaded = load_model(spec, device, use_profile=False)
+    with clip_progress(clips) as on_progress:
+        profile = measure(
+            chosen, target, loaded, work, lambda variant, index, part: on_progress(variant, index % clips, part)
+        )
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(profile.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    temporary.rename(path)
     evidence = profile.evidence
     assert evidence is not None
-    console.print(f"{target} at aggressiveness 0.5, on {evidence.clips} clips that nothing was derived from:")
+    console.print(
+        f"{target} at aggressiveness 0.5, on the {evidence.clips} clips that set the scale, and no other factor:"
+    )
     console.print(f"  with this profile: {evidence.psnr_db:.1f} dB at {evidence.savings:.1%} of all attention saved")
     console.print(f"  without, at equal work: {evidence.uniform_psnr_db:.1f} dB at {evidence.uniform_savings:.1%}")
+    if evidence.video_tokens < SHORT_SEQUENCE:
+        console.print(
+            f"Mode auto runs dense below {SHORT_SEQUENCE:,} video tokens; these are {evidence.video_tokens:,}."
+        )
     console.print(f"Written to {path}")

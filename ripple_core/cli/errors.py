@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from ripple_core.contract.errors import InvalidRequest, RippleError
 
@@ -36,5 +37,5 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _fail(message: str, code: int) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {message}")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(message)}")
     sys.exit(code)

@@ -7,7 +7,6 @@ from rich import box
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ripple_core.bench.clip_set import ClipSet
 from ripple_core.bench.report import FidelityReport, VariantReport
 from ripple_core.bench.variants import Variant
 from ripple_core.cli.show import console
@@ -20,8 +19,8 @@ _LEGEND = (
 
 
 @contextmanager
-def clip_progress(clips: ClipSet) -> Iterator[Callable[[Variant, int, float], None]]:
-    """A bar for the variant under way; each finished variant leaves a line, one that was only tried none."""
+def clip_progress(clips: int) -> Iterator[Callable[[Variant, int, float], None]]:
+    """A bar for the variant under way, of so many clips; a finished one leaves a line, one that was only tried none."""
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("clip {task.fields[clip]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         tasks: dict[str, TaskID] = {}
@@ -30,8 +29,8 @@ def clip_progress(clips: ClipSet) -> Iterator[Callable[[Variant, int, float], No
             if variant.name not in tasks:
                 for name in [name for name, task in tasks.items() if not bar.tasks[bar.task_ids.index(task)].finished]:
                     bar.remove_task(tasks.pop(name))
-                tasks[variant.name] = bar.add_task(variant.name, total=float(len(clips)), clip="")
-            bar.update(tasks[variant.name], completed=index + fraction, clip=f"{index + 1}/{len(clips)}")
+                tasks[variant.name] = bar.add_task(variant.name, total=float(clips), clip="")
+            bar.update(tasks[variant.name], completed=index + fraction, clip=f"{index + 1}/{clips}")
 
         yield update
 
@@ -53,7 +52,8 @@ def print_fidelity(report: FidelityReport) -> None:
 
 def _title(report: FidelityReport) -> str:
     clips = f"{len(report.dense)} clips of {report.num_frames} frames {report.width}x{report.height}"
-    return f"{report.model}: {clips}, {report.video_tokens} tokens, {report.num_inference_steps} steps, {report.device}"
+    model = f"{report.model}, calibrated" if report.calibrated else report.model
+    return f"{model}: {clips}, {report.video_tokens} tokens, {report.num_inference_steps} steps, {report.device}"
 
 
 def _row(variant: VariantReport) -> list[str]:

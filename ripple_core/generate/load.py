@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from pydantic import ValidationError
 from transformers.utils import logging as transformers_logging
 
 from ripple_core.attention import ReuseProfile, TimeRippleConfig
@@ -52,7 +53,9 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.machine()})"
 
 
-def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto") -> LoadedModel:
+def load_model(
+    spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto", use_profile: bool = True
+) -> LoadedModel:
     """Load a pipeline and move it to a device.
 
     Args:
@@ -60,6 +63,7 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
         device: a torch device; "auto" takes CUDA when there is one.
         dtype: of transformer and text encoder; "auto" is bfloat16 on CUDA and float32 elsewhere. The VAE stays in
             float32, as Wan's authors advise.
+        use_profile: whether to read the profile of the model's calibration, if it has one.
 
     Raises:
         ModelLoadFailed: when files are missing or broken, the profile's included, or the pipeline is of an
@@ -82,7 +86,8 @@ def load_model(spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto")
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
     pipe.set_progress_bar_config(disable=True)
-    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, _load_profile(spec, pipe))
+    profile = _load_profile(spec, pipe) if use_profile else None
+    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, profile)
 
 
 def _load_profile(spec: ModelSpec, pipe: Any) -> ReuseProfile | None:
@@ -92,7 +97,13 @@ def _load_profile(spec: ModelSpec, pipe: Any) -> ReuseProfile | None:
     try:
         profile = ReuseProfile.model_validate_json(path.read_bytes())
         apply_timeripple(pipe, TimeRippleConfig(profile=profile)).remove()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
     except (OSError, ValueError) as error:
-        message = f"{path} is no profile for {spec.id}: {error}. Calibrate again, or delete it."
-        raise ModelLoadFailed(message) from error
+        raise _broken(path, str(error)) from error
     return profile
+
+
+def _broken(profile: Path, reason: str) -> ModelLoadFailed:
+    return ModelLoadFailed(f"{profile} cannot be used: {reason}. Write it anew with `ripple calibrate`, or delete it.")

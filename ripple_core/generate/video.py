@@ -81,7 +81,7 @@ def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetri
         score_savings=report.score_savings,
         mode=cast(ModeThatRan, report.mode),
         aggressiveness=report.aggressiveness,
-        calibrated=calibrated and report.mode == "ripple",
+        calibrated=calibrated and report.mode == "ripple" and report.savings != 0,
         dense_steps=len(dense),
         fallbacks=[Fallback(reason=reason, calls=calls) for reason, calls in report.fallbacks.items()],
         dense_heads=[DenseHeads(reason=reason, heads=heads) for reason, heads in report.dense_heads.items()],

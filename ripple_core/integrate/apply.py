@@ -42,7 +42,7 @@ def apply_timeripple(
     if config.profile and len(config.profile.layer_factors) != handle.num_layers:
         handle.remove()
         layers = f"{len(config.profile.layer_factors)} layers, this one has {handle.num_layers}"
-        raise ValueError(f"the profile is of a model with {layers}; run `ripple calibrate` on this one")
+        raise ValueError(f"the profile is of a model with {layers}; use one of this model, or none")
     return handle
 
 

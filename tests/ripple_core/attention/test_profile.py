@@ -16,7 +16,15 @@ def test_a_call_gets_scale_times_its_layers_and_its_parts_factor() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"layer_factors": ()}, {"layer_factors": (0.0,)}, {"scale": -1}, {"step_factors": ()}, {"budget": 1}]
+    "wrong",
+    [
+        {"layer_factors": ()},
+        {"layer_factors": (0.0,)},
+        {"scale": -1},
+        {"scale": float("inf")},
+        {"step_factors": ()},
+        {"budget": 1},
+    ],
 )
 def test_wrong_profiles_are_refused_by_field(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -40,6 +48,7 @@ def test_a_larger_factor_never_saves_less(factors: list[float], seed: int) -> No
 
     savings = [saved(factor) for factor in sorted(factors)]
     assert savings == sorted(savings)
+    assert saved(1000) > 0.9
 
 
 def test_mode_channel_leaves_the_profile_unread() -> None:

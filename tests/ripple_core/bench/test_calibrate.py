@@ -9,10 +9,11 @@ import torch
 from diffusers import WanPipeline
 from typer.testing import CliRunner
 
-from ripple_core.bench.calibrate import Target, calibrate
+from ripple_core.attention import ReuseProfile
+from ripple_core.bench.calibrate import Target, _loop_parts, calibrate
 from ripple_core.bench.clip_set import ClipSet
 from ripple_core.cli.main import app
-from ripple_core.contract.errors import InvalidRequest, ModelLoadFailed, TargetOutOfReach
+from ripple_core.contract.errors import InvalidRequest, ModelLoadFailed
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest, ReuseSettings
 from ripple_core.contract.validate import resolve
@@ -42,8 +43,14 @@ def own_folder(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "uneven"))
 
 
-def test_a_profile_meets_its_target_better_than_the_uniform_setting_and_is_used(own_folder: Path) -> None:
-    result = CliRunner().invoke(app, ["calibrate", str(own_folder), "--savings", "0.4", *OPTIONS])
+def test_a_profile_meets_its_target_better_than_the_uniform_setting_and_is_used(
+    own_folder: Path, tmp_path: Path
+) -> None:
+    # A broken profile is no obstacle to a new one.
+    (own_folder / "reuse_profile.json").write_text("{")
+    result = CliRunner().invoke(
+        app, ["calibrate", str(own_folder), "--savings", "0.4", *OPTIONS, "--work", str(tmp_path / "work")]
+    )
     assert result.exit_code == 0, result.output
     written = json.loads((own_folder / "reuse_profile.json").read_text())
     first, second = written["layer_factors"]
@@ -79,19 +86,23 @@ def test_finished_clips_are_not_rendered_again(folder: Path, tmp_path: Path) -> 
     assert all(fraction == 1 for fraction in rendered)
 
 
-@pytest.mark.parametrize("target", [Target("psnr", 79.0), Target("savings", 0.99)])
-def test_a_target_out_of_reach_is_said_and_nothing_is_written(target: Target, own_folder: Path, tmp_path: Path) -> None:
-    model = load_model(find_model(str(own_folder)))
-    with pytest.raises(TargetOutOfReach, match="out of reach"):
-        calibrate(CLIPS, target, model, tmp_path / "work")
-    assert not (own_folder / "reuse_profile.json").exists()
+@pytest.mark.parametrize("target", [["--psnr", "79"], ["--savings", "0.99"]])
+def test_a_target_out_of_reach_is_said_and_nothing_is_written(
+    target: list[str], own_folder: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(
+        app, ["calibrate", str(own_folder), *target, *OPTIONS, "--work", str(tmp_path / "work")]
+    )
+    assert result.exit_code == 1
+    assert "out of reach" in result.output
+    assert not list(own_folder.glob("reuse_profile*"))
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("{", "Invalid JSON"),
-        ('{"layer_factors": [1, -1]}', "greater than 0"),
+        ('{"layer_factors": [1, -1]}', r"layer_factors\.1: Input should be greater than 0"),
         ('{"layer_factors": [1, 1, 1]}', "3 layers, this one has 2"),
     ],
 )
@@ -102,6 +113,15 @@ def test_a_broken_profile_stops_the_model_from_loading(content: str, reason: str
     assert "reuse_profile.json" in str(caught.value)
 
 
+@pytest.mark.parametrize("num_steps", [1, 4, 5, 12, 20, 23])
+def test_the_parts_measured_are_those_the_factors_apply_to(num_steps: int) -> None:
+    parts = _loop_parts(num_steps)
+    assert [step for part in parts for step in part] == list(range(num_steps))
+    profile = ReuseProfile(layer_factors=(1.0,), step_factors=tuple(float(part + 1) for part in range(len(parts))))
+    applied = [profile.factor(0, step, num_steps) for step in range(num_steps)]
+    assert applied == [number + 1 for number, part in enumerate(parts) for _ in part]
+
+
 def test_wrong_arguments_are_named(own_folder: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     both = runner.invoke(app, ["calibrate", str(own_folder), "--psnr", "30", "--savings", "0.5"])
@@ -110,7 +130,12 @@ def test_wrong_arguments_are_named(own_folder: Path, tmp_path: Path) -> None:
     hub = runner.invoke(app, ["calibrate", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"])
     assert hub.exit_code == 2
     assert "download" in hub.output
+    nowhere = runner.invoke(app, ["calibrate", str(own_folder), "-o", str(tmp_path / "missing" / "profile.json")])
+    assert nowhere.exit_code == 2
+    assert "written" in nowhere.output
     model = load_model(find_model(str(own_folder)))
     calibrate(CLIPS, Target("savings", 0.3), model, tmp_path / "work")
-    with pytest.raises(InvalidRequest, match="another folder"):
+    with pytest.raises(InvalidRequest, match="clips: 1 clips cannot be halved"):
+        calibrate(ClipSet(["x"], **SIZE), Target("savings", 0.3), model, tmp_path / "work")
+    with pytest.raises(InvalidRequest, match=r"work: .* another folder"):
         calibrate(ClipSet(["x", "y"], **SIZE), Target("savings", 0.3), model, tmp_path / "work")
