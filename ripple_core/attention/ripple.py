@@ -60,11 +60,12 @@ def ripple_attention(
     layout = tile_layout(grid, _tiles_per_query_tile(grid), query_BNHD.device)
     out_BNHD = torch.empty_like(query_BNHD)
     token_of_place = layout.order + text_before
-    # Used again by every group of lists: asking the system for it anew takes longer than the products.
-    longest_list = key_BMHD.shape[1]
-    scratch = query_BNHD.new_empty(max(_GATHERED, longest_list), 2 * query_BNHD.shape[3])
+    # Used again by every head and group of lists: asking the system for them anew takes longer than the products.
+    num_keys, row = key_BMHD.shape[1], 2 * key_BMHD.shape[3]
+    rows = key_BMHD.new_empty(num_keys + len(layout.cells) + len(layout.tiles), row)
+    scratch = key_BMHD.new_empty(max(_GATHERED, num_keys), row)
     ran = [
-        _attend_head(_Head(q, k, v, scale), out, token_of_place, layout, budget, scratch)
+        _attend_head(_Head(q, k, v, scale), out, token_of_place, layout, budget, rows, scratch)
         for item in zip(query_BNHD, key_BMHD, value_BMHD, out_BNHD, strict=True)
         for q, k, v, out in zip(*(x.unbind(1) for x in item), strict=True)
     ]
@@ -104,11 +105,17 @@ class _Ran:
 
 
 def _attend_head(
-    head: _Head, out_ND: Tensor, token_of_place: Tensor, layout: TileLayout, budget: float, scratch: Tensor
+    head: _Head,
+    out_ND: Tensor,
+    token_of_place: Tensor,
+    layout: TileLayout,
+    budget: float,
+    rows: Tensor,
+    scratch: Tensor,
 ) -> _Ran:
-    """Write the output of one head."""
-    table = _Table.of(head, token_of_place, layout)
-    queries = summarise_queries(head.query[token_of_place], layout)
+    """Write the output of one head; rows and scratch are room for the table and for what is gathered from it."""
+    table = _Table.of(head, token_of_place, layout, rows)
+    queries = summarise_queries(head.query.index_select(0, token_of_place), layout)
     decision = decide(queries, table.text_keys, table.keys, layout, head.scale, budget)
     length_Q = keys_taken(layout).gather(0, decision.treatment).sum(1) + table.num_text
     text_queries = len(head.query) - len(token_of_place)
@@ -151,12 +158,10 @@ class _Table:
     num_text: int
 
     @classmethod
-    def of(cls, head: _Head, token_of_place: Tensor, layout: TileLayout) -> "_Table":
+    def of(cls, head: _Head, token_of_place: Tensor, layout: TileLayout, rows: Tensor) -> "_Table":
         places, cells, tiles = len(layout.order), len(layout.cells), len(layout.tiles)
         num_text = len(head.key) - places
         means = places + cells + tiles
-        # Filled in place: a second copy of all keys and values would show in the peak of memory.
-        rows = head.key.new_empty(means + num_text, 2 * head.key.shape[1])
         key_RD, value_RD = rows.chunk(2, dim=1)
         for x_RD, x_MD in ((key_RD, head.key), (value_RD, head.value)):
             x_RD[:places] = x_MD.index_select(0, token_of_place)

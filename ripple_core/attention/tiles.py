@@ -14,6 +14,8 @@ from ripple_core.attention.grid import LatentGrid
 
 TILE_TOKENS = 64
 _CELL_EXTENT = 2
+# Runs whose squares are in memory at once.
+_SQUARED_RUNS = 32
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class Runs:
         return torch.segment_reduce(x, "mean", lengths=self.count)
 
     def mean_square(self, x: Tensor) -> Tensor:
-        """Mean of the squares of each run's rows, without a second tensor of x's size where runs are alike."""
+        """Mean of the squares of each run's rows; in parts, as a second tensor of x's size would show in the peak."""
         if self.all_as_long:
-            norm = torch.linalg.vector_norm(x.unflatten(0, self.places.shape), dim=1)
-            return norm.square() / self.places.shape[1]
+            parts = x.unflatten(0, self.places.shape).split(_SQUARED_RUNS)
+            return torch.cat([part.square().mean(1) for part in parts])
         return self.mean(x.square())
 
     def sum(self, x: Tensor) -> Tensor:
