@@ -138,7 +138,7 @@ def _mass(
         mass_CX = torch.addmm(log_count_X, query_CD[part], key_XD.T, alpha=scale).softmax(-1)
         mass_CT[part].index_add_(1, tile_of_cell, mass_CX[:, :cells])
     mean = _mean_of_cells(mass_CT, layout.cells_of_query_tile, layout)
-    return mean, _mean_of_cells(mass_CT.square(), layout.cells_of_query_tile, layout)
+    return mean, _mean_of_cells(mass_CT.square_(), layout.cells_of_query_tile, layout)
 
 
 def _errors(

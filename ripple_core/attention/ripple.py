@@ -115,7 +115,9 @@ def _attend_head(
 ) -> _Ran:
     """Write the output of one head; rows and scratch are room for the table and for what is gathered from it."""
     table = _Table.of(head, token_of_place, layout, rows)
-    queries = summarise_queries(head.query.index_select(0, token_of_place), layout)
+    query_PD = scratch.view(-1)[: len(token_of_place) * head.query.shape[1]].view(-1, head.query.shape[1])
+    torch.index_select(head.query, 0, token_of_place, out=query_PD)
+    queries = summarise_queries(query_PD, layout)
     decision = decide(queries, table.text_keys, table.keys, layout, head.scale, budget)
     length_Q = keys_taken(layout).gather(0, decision.treatment).sum(1) + table.num_text
     text_queries = len(head.query) - len(token_of_place)
@@ -164,7 +166,7 @@ class _Table:
         means = places + cells + tiles
         key_RD, value_RD = rows.chunk(2, dim=1)
         for x_RD, x_MD in ((key_RD, head.key), (value_RD, head.value)):
-            x_RD[:places] = x_MD.index_select(0, token_of_place)
+            torch.index_select(x_MD, 0, token_of_place, out=x_RD[:places])
             if num_text:
                 x_RD[means:] = x_MD[_text_tokens(len(x_MD), token_of_place)]
         keys = summarise_keys(key_RD[:places], value_RD[:places], layout)

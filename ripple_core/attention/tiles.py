@@ -14,8 +14,8 @@ from ripple_core.attention.grid import LatentGrid
 
 TILE_TOKENS = 64
 _CELL_EXTENT = 2
-# Runs whose squares are in memory at once.
-_SQUARED_RUNS = 32
+# Rows whose squares are in memory at once.
+_SQUARED_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Runs:
     def mean_square(self, x: Tensor) -> Tensor:
         """Mean of the squares of each run's rows; in parts, as a second tensor of x's size would show in the peak."""
         if self.all_as_long:
-            parts = x.unflatten(0, self.places.shape).split(_SQUARED_RUNS)
+            parts = x.unflatten(0, self.places.shape).split(max(1, _SQUARED_AT_ONCE // self.places.shape[1]))
             return torch.cat([part.square().mean(1) for part in parts])
         return self.mean(x.square())
 
