@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ripple_core.bench.attention_speed import SpeedReport, SpeedRow
 from ripple_core.bench.prompts import reporting_prompts
 from ripple_core.bench.report import FidelityReport, VariantReport
@@ -43,13 +45,17 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / target.partition("#")[0]).exists(), target
 
 
-def test_the_fidelity_figures_are_those_of_the_committed_report() -> None:
+@pytest.mark.parametrize(
+    ("name", "page"), [("fidelity.json", "README.md"), ("fidelity_channel.json", "ripple_core/METHOD.md")]
+)
+def test_the_fidelity_figures_are_those_of_the_committed_report(name: str, page: str) -> None:
     """Every row and every verdict, and the report is one of the reporting prompts."""
-    record = ROOT / "ripple_core" / "bench" / "figures" / "fidelity.json"
+    text = (ROOT / page).read_text(encoding="utf-8")
+    record = ROOT / "ripple_core" / "bench" / "figures" / name
     report = FidelityReport.model_validate_json(record.read_text(encoding="utf-8"))
     assert [clip.prompt for clip in report.dense] == reporting_prompts()
-    assert [_row(variant) for variant in report.variants if _row(variant) not in README] == []
-    words = " ".join(README.split())
+    assert [_row(variant) for variant in report.variants if _row(variant) not in text] == []
+    words = " ".join(text.split())
     assert [verdict for verdict in report.verdicts if verdict not in words] == []
 
 
