@@ -132,11 +132,15 @@ def _mass(
     log_count_X = torch.cat([layout.cells.count.log(), text_key_LD.new_zeros(len(text_key_LD))])
     cells = len(keys.cell_key)
     tile_of_cell = torch.repeat_interleave(layout.cells_of_tile.count)
+    by_tile = layout.cells_of_tile.places.shape
     mass_CT = query_CD.new_zeros(cells, len(layout.tiles))
     for start in range(0, cells, _CHUNK):
         part = slice(start, start + _CHUNK)
         mass_CX = torch.addmm(log_count_X, query_CD[part], key_XD.T, alpha=scale).softmax(-1)
-        mass_CT[part].index_add_(1, tile_of_cell, mass_CX[:, :cells])
+        if layout.cells_of_tile.all_as_long:
+            torch.sum(mass_CX[:, :cells].unflatten(1, by_tile), 2, out=mass_CT[part])
+        else:
+            mass_CT[part].index_add_(1, tile_of_cell, mass_CX[:, :cells])
     mean = _mean_of_cells(mass_CT, layout.cells_of_query_tile, layout)
     return mean, _mean_of_cells(mass_CT.square_(), layout.cells_of_query_tile, layout)
 
