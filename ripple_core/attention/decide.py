@@ -16,7 +16,9 @@ from ripple_core.attention.tiles import Runs, TileLayout
 
 # A tile whose keys vary within cells this many times more than the head's median tile holds an outlier, which drags
 # the means along that the estimate rests on.
-_OUTLIER = 100.0
+OUTLIER = 100.0
+# A list takes more time a key than dense attention does, so a head above this share of the pairs runs dense.
+WORTH_IT = 0.75
 # Query cells whose scores against all cells are in memory at once.
 _CHUNK = 128
 
@@ -160,7 +162,7 @@ def _errors(
 def _holds_outlier(keys: KeySummary) -> Tensor:
     """Key tiles that are exact whatever their mass seems to be ``[T]``."""
     variance_T = keys.key_variance[0].sum(1)
-    return variance_T > _OUTLIER * variance_T.median()
+    return variance_T > OUTLIER * variance_T.median()
 
 
 def _mean_of_cells(x_CX: Tensor, runs_of_cells: Runs, layout: TileLayout) -> Tensor:
@@ -170,10 +172,18 @@ def _mean_of_cells(x_CX: Tensor, runs_of_cells: Runs, layout: TileLayout) -> Ten
 
 
 def _flops(text_key_LD: Tensor, layout: TileLayout) -> int:
-    """Products count two a multiply-add, as everywhere; means and variances two for each element read."""
     text, head_dim = text_key_LD.shape
-    places, cells, tiles, query_tiles = (len(x) for x in (layout.order, layout.cells, layout.tiles, layout.query_tiles))
-    mass = 2 * cells * (cells + text) * head_dim
-    pairs = 4 * 2 * query_tiles * tiles * head_dim
-    reading = 2 * 7 * places * head_dim
-    return mass + pairs + reading
+    places = len(layout.order)
+    choosing = choosing_flops(len(layout.cells), len(layout.query_tiles), layout, text, head_dim)
+    return choosing + preparing_flops(places, places, head_dim)
+
+
+def choosing_flops(query_cells: int, query_tiles: int, layout: TileLayout, text: int, head_dim: int) -> int:
+    """FLOPs of masses and errors for some query tiles of one head; a multiply-add is two."""
+    mass = 2 * query_cells * (len(layout.cells) + text) * head_dim
+    return mass + 4 * 2 * query_tiles * len(layout.tiles) * head_dim
+
+
+def preparing_flops(queries: int, keys: int, head_dim: int) -> int:
+    """FLOPs of means and variances of one head: two for each element read, each query twice and each key five times."""
+    return 2 * (2 * queries + 5 * keys) * head_dim

@@ -5,10 +5,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ripple_core.attention.backend import ripple_on_best_backend
 from ripple_core.attention.channel import channel_attention
 from ripple_core.attention.config import TimeRippleConfig
 from ripple_core.attention.grid import LatentGrid
-from ripple_core.attention.ripple import ripple_attention
 from ripple_core.attention.savings import Executed
 
 # Below this many video tokens lists of keys cost more time than they save: on two x86 cores 1,024 tokens lose at any
@@ -100,7 +100,7 @@ class TimeRipple:
             profile = self.config.profile
             factor = profile.factor(call.layer, call.step, call.num_steps) if profile else 1.0
             budget = self.config.budget * strength * factor
-            return ripple_attention(query, key, value, call.grid, budget, call.scale, call.text_before)
+            return ripple_on_best_backend(query, key, value, call.grid, budget, call.scale, call.text_before)
         theta = self.config.theta * strength
         out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
         return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))

@@ -33,6 +33,16 @@ def reference_tiles(grid: LatentGrid, text_before: int = 0) -> list[list[Tokens]
     return [_cells(tile, grid, text_before) for tile in itertools.product(*parts)]
 
 
+def reference_query_tiles(grid: LatentGrid, tokens: int, text_before: int = 0) -> list[list[Tokens]]:
+    """Query tiles of the kernels, each a list of cells: as many consecutive cells as fit into so many tokens."""
+    query_tiles: list[list[Tokens]] = [[]]
+    for cell in _flat(reference_tiles(grid, text_before)):
+        if len(_flat(query_tiles[-1])) + len(cell) > tokens:
+            query_tiles.append([])
+        query_tiles[-1].append(cell)
+    return query_tiles
+
+
 def _cells(tile: tuple[range, ...], grid: LatentGrid, text_before: int) -> list[Tokens]:
     halves = [[axis[i : i + 2] for i in range(0, len(axis), 2)] for axis in tile]
     return [
@@ -49,16 +59,17 @@ def reference_objective(
     budget: float,
     scale: float,
     text_before: int = 0,
-    tiles_per_query_tile: int = 1,
+    query_tiles: Sequence[list[Tokens]] | None = None,
 ) -> Tensor:
     """What each treatment of each pair costs, error and work together ``[3, Q, T]``; the smallest is chosen.
 
     The order of treatments is exact, cells, tile. A tile whose keys vary within cells 100 times more than those of the
-    median tile holds an outlier and is exact. Arguments as in `ripple_attention`, for one head.
+    median tile holds an outlier and is exact. Arguments as in `ripple_attention`, for one head; `query_tiles` are lists
+    of cells, the key tiles by default.
     """
     q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
     tiles = reference_tiles(grid, text_before)
-    query_tiles = [_flat(tiles[i : i + tiles_per_query_tile]) for i in range(0, len(tiles), tiles_per_query_tile)]
+    query_tiles = query_tiles or tiles
     video = range(text_before, text_before + grid.num_tokens)
     text = [token for token in range(len(k)) if token not in video]
 
@@ -92,7 +103,7 @@ def reference_attention(
     treatment_QT: Tensor,
     scale: float,
     text_before: int = 0,
-    tiles_per_query_tile: int = 1,
+    query_tiles: Sequence[list[Tokens]] | None = None,
 ) -> Tensor:
     """The output of one head for given treatments ``[N, D]``.
 
@@ -101,10 +112,7 @@ def reference_attention(
     q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
     tiles = reference_tiles(grid, text_before)
     treatment_of_token = {
-        token: row
-        for number, tile in enumerate(tiles)
-        for token in _flat(tile)
-        for row in [treatment_QT[number // tiles_per_query_tile]]
+        token: row for cells, row in zip(query_tiles or tiles, treatment_QT, strict=True) for token in _flat(cells)
     }
     video = range(text_before, text_before + grid.num_tokens)
     text = [[token] for token in range(len(k)) if token not in video]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ripple_core.attention.decide import KeySummary, decide, keys_taken, summarise_keys, summarise_queries
+from ripple_core.attention.decide import WORTH_IT, KeySummary, decide, keys_taken, summarise_keys, summarise_queries
 from ripple_core.attention.grid import LatentGrid
 from ripple_core.attention.savings import Executed
 from ripple_core.attention.tiles import TileLayout, tile_layout
@@ -27,8 +27,6 @@ _GATHERED = 4096
 # Tiles side by side that make one query tile, from so many tokens on. torch's fused CPU kernel works on 64 rows at a
 # time from 192 queries on and on 32 below, which takes a third longer; few tokens want the finer choice all the same.
 _QUERY_TILES = ((8192, 4), (4096, 2), (0, 1))
-# A list takes more time a key than dense attention does, so a head above this share of the pairs runs dense.
-_WORTH_IT = 0.75
 
 
 @torch.no_grad()
@@ -125,7 +123,7 @@ def _attend_head(
     dense_pairs = len(head.query) * len(head.key)
     deciding = decision.flops / (2 * dense_pairs * head.query.shape[1])
     finite = bool(decision.error.isfinite().all())
-    if pairs > _WORTH_IT * dense_pairs or not finite:
+    if pairs > WORTH_IT * dense_pairs or not finite:
         out_ND.copy_(head.dense(head.query))
         return _Ran(1 + deciding, 1.0, "little_to_save" if finite else "not_finite")
     for tiles, row_GX, bias_GX in _lists(decision.treatment, length_Q, layout, table):

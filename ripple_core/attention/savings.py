@@ -8,9 +8,12 @@ the keys is in nobody's count. Dense steps and fallbacks count in full.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Backend = Literal["torch", "triton"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class Executed:
         scores_H: of QK^T and everything done to decide, ``[heads]``.
         values_H: of PV, ``[heads]``.
         dense_heads: how many heads ran dense all the same, by reason.
+        backend: what computed it.
     """
 
     scores_H: Tensor
     values_H: Tensor
     dense_heads: Mapping[str, int] = field(default_factory=dict)
+    backend: Backend = "torch"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class SavingsReport:
         dense_heads: single heads that ran dense in calls that reused, by reason; `little_to_save` is a head's own
             choice, not a failure.
         skipped_flops: dense FLOPs of calls that a step cache such as FirstBlockCache left out; not part of `total`.
+        backend: what computed the calls that reused; None where none did.
     """
 
     mode: str
@@ -73,6 +79,7 @@ class SavingsReport:
     fallbacks: dict[str, int]
     dense_heads: dict[str, int] = field(default_factory=dict)
     skipped_flops: int = 0
+    backend: Backend | None = None
 
     @property
     def savings(self) -> float:
@@ -145,6 +152,7 @@ class SavingsCounter:
     _dense_heads: Counter[str] = field(default_factory=Counter)
     _tokens: int = 0
     _skipped_flops: int = 0
+    _backend: Backend | None = None
 
     def record(
         self,
@@ -175,6 +183,7 @@ class SavingsCounter:
         if executed is not None:
             cell.add_saved(executed, score_flops_per_head)
             self._dense_heads.update(executed.dense_heads)
+            self._backend = executed.backend
         return 2 * score_flops_per_head * heads
 
     def record_skipped(self, dense_flops: int) -> None:
@@ -207,6 +216,7 @@ class SavingsCounter:
             fallbacks=dict(self.fallbacks),
             dense_heads=dict(self._dense_heads),
             skipped_flops=self._skipped_flops,
+            backend=self._backend,
         )
 
 

@@ -4,7 +4,7 @@ A cell is at most 2x2x2 tokens, a tile about 64 tokens (4x4x4 where the grid all
 which every tile, and every cell in it, is one run; sizes need not divide the grid, so runs differ in length.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import torch
@@ -33,6 +33,19 @@ class Runs:
     count: Tensor
     places: Tensor
     all_as_long: bool
+
+    @classmethod
+    def of(cls, run_of_place: Tensor) -> "Runs":
+        """From the number of each place's run ``[places]``, which counts up."""
+        count = torch.bincount(run_of_place)
+        start = count.cumsum(0) - count
+        offset = torch.arange(int(count.max()))
+        places = start[:, None] + torch.minimum(offset, count[:, None] - 1)
+        return cls(start, count, places, all_as_long=places.numel() == len(run_of_place))
+
+    def to(self, device: torch.device) -> "Runs":
+        """The same on a device."""
+        return replace(self, start=self.start.to(device), count=self.count.to(device), places=self.places.to(device))
 
     def __len__(self) -> int:
         return len(self.start)
@@ -77,6 +90,10 @@ class TileLayout:
     query_tiles: Runs
     cells_of_query_tile: Runs
 
+    def to(self, device: torch.device) -> "TileLayout":
+        """The same on a device."""
+        return TileLayout(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
 
 @lru_cache(maxsize=16)
 def tile_layout(grid: LatentGrid, tiles_per_query_tile: int, device: torch.device) -> TileLayout:
@@ -94,14 +111,15 @@ def tile_layout(grid: LatentGrid, tiles_per_query_tile: int, device: torch.devic
     tile_of_place = _number_runs(tile_of_token[order][None])
     query_tile_of_place = tile_of_place // tiles_per_query_tile
     first_of_cell = torch.searchsorted(cell_of_place, torch.arange(int(cell_of_place[-1]) + 1))
-    return TileLayout(
-        order=order.to(device),
-        cells=_runs(cell_of_place, device),
-        tiles=_runs(tile_of_place, device),
-        cells_of_tile=_runs(tile_of_place[first_of_cell], device),
-        query_tiles=_runs(query_tile_of_place, device),
-        cells_of_query_tile=_runs(query_tile_of_place[first_of_cell], device),
+    layout = TileLayout(
+        order=order,
+        cells=Runs.of(cell_of_place),
+        tiles=Runs.of(tile_of_place),
+        cells_of_tile=Runs.of(tile_of_place[first_of_cell]),
+        query_tiles=Runs.of(query_tile_of_place),
+        cells_of_query_tile=Runs.of(query_tile_of_place[first_of_cell]),
     )
+    return layout.to(device)
 
 
 def tile_extents(sizes: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -139,12 +157,3 @@ def _number_runs(keys: Tensor) -> Tensor:
     """Counts up where any of the keys ``[keys, N]`` changes."""
     changes = (keys[:, 1:] != keys[:, :-1]).any(0)
     return torch.cat([changes.new_zeros(1).long(), changes.long().cumsum(0)])
-
-
-def _runs(number_of_place: Tensor, device: torch.device) -> Runs:
-    count = torch.bincount(number_of_place)
-    start = count.cumsum(0) - count
-    offset = torch.arange(int(count.max()))
-    places = start[:, None] + torch.minimum(offset, count[:, None] - 1)
-    all_as_long = places.numel() == len(number_of_place)
-    return Runs(start.to(device), count.to(device), places.to(device), all_as_long)

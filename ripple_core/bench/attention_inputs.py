@@ -56,28 +56,48 @@ def grid_of(tokens: int) -> LatentGrid:
     return LatentGrid(tokens // 1024, 32, 32)
 
 
-def make_inputs(source: Source, tokens: int, heads: int, head_dim: int, seed: int = 0) -> AttentionInputs:
-    """Smooth inputs of any size.
+def make_inputs(source: Source, tokens: int, heads: int, head_dim: int) -> AttentionInputs:
+    """Smooth inputs of any size in float32, on the CPU.
 
     Raises:
         InvalidRequest: for tokens or a head_dim that cannot be made.
     """
     grid = grid_of(tokens)
-    tensors = _tiled_up(grid, heads, head_dim) if source == "builtin" else _synthetic(grid, heads, head_dim, seed)
-    query, key, value = tensors
+    if source == "synthetic":
+        return synthetic_inputs(grid, heads, head_dim)
+    query, key, value = _tiled_up(grid, heads, head_dim)
     return AttentionInputs(query, key, value, grid)
 
 
-def _synthetic(grid: LatentGrid, heads: int, head_dim: int, seed: int) -> Iterator[Tensor]:
+def synthetic_inputs(
+    grid: LatentGrid,
+    heads: int,
+    head_dim: int,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    noise: float = _NOISE,
+) -> AttentionInputs:
+    """Smooth fields, the same for a seed and a kind of device.
+
+    Args:
+        noise: size of the white noise in relation to the waves'; a large one leaves nothing to reuse.
+    """
+    fields = _fields(grid, heads, head_dim, torch.Generator(device).manual_seed(seed), noise)
+    query, key, value = (field.to(dtype) for field in fields)
+    return AttentionInputs(query, key, value, grid)
+
+
+def _fields(grid: LatentGrid, heads: int, head_dim: int, generator: torch.Generator, noise: float) -> Iterator[Tensor]:
     """Independent channels: white noise on a grid _WAVELENGTH times coarser, interpolated, plus white noise."""
-    generator = torch.Generator().manual_seed(seed)
+    device = generator.device
     sizes = (grid.frames, grid.height, grid.width)
     coarse = [max(size // _WAVELENGTH, 2) for size in sizes]
     for size in (_SCORE_SIZE, _SCORE_SIZE, 1.0):
-        waves = torch.randn(heads * head_dim, 1, *coarse, generator=generator)
+        waves = torch.randn(heads * head_dim, 1, *coarse, generator=generator, device=device)
         field = F.interpolate(waves, size=sizes, mode="trilinear", align_corners=True)[:, 0]
         field = field / field.std(dim=(1, 2, 3), keepdim=True)
-        field = field + _NOISE * torch.randn(field.shape, generator=generator)
+        field = field + noise * torch.randn(field.shape, generator=generator, device=device)
         yield (size * field).view(heads, head_dim, -1).permute(2, 0, 1)[None].contiguous()
 
 

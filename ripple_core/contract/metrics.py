@@ -62,6 +62,9 @@ class AttentionMetrics(AttentionCount):
     mode: ModeThatRan = Field(description="The mode that ran.")
     aggressiveness: float
     calibrated: bool = Field(False, description="Whether the model's calibrated profile scaled the error budget.")
+    backend: Literal["torch", "triton"] | None = Field(
+        None, description="What computed the attention that reused; none where all of it ran dense."
+    )
     dense_steps: int
     fallbacks: list[Fallback]
     dense_heads: list[DenseHeads] = []

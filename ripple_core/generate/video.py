@@ -84,6 +84,7 @@ def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetri
         calibrated=calibrated and report.mode == "ripple" and report.savings != 0,
         dense_steps=len(dense),
         fallbacks=[Fallback(reason=reason, calls=calls) for reason, calls in report.fallbacks.items()],
+        backend=report.backend,
         dense_heads=[DenseHeads(reason=reason, heads=heads) for reason, heads in report.dense_heads.items()],
         by_step=[
             StepCount(

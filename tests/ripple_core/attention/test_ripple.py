@@ -1,5 +1,7 @@
 """Mode ripple: decision and output against the loops of the reference, and inputs that are out to break it."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,7 +70,7 @@ def test_output_equals_the_reference(
     sizes: tuple[int, int, int], before: int, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With text before, after and around the video, and the last two text keys cropped where there are enough."""
-    monkeypatch.setattr(ripple, "_WORTH_IT", 2.0)
+    monkeypatch.setattr(ripple, "WORTH_IT", 2.0)
     grid, budget, scale = LatentGrid(*sizes), 0.8, 0.4
     q, k, v = (x.roll(before, 1) for x in smooth_qkv(grid, before + after, heads=2))
     if after > 2:
@@ -88,13 +90,15 @@ def test_output_with_longer_query_tiles_equals_the_reference(
 ) -> None:
     """As long sequences have them; the last query tile is shorter than the others."""
     monkeypatch.setattr(ripple, "_QUERY_TILES", ((0, per_query_tile),))
-    monkeypatch.setattr(ripple, "_WORTH_IT", 2.0)
+    monkeypatch.setattr(ripple, "WORTH_IT", 2.0)
     grid, budget, scale = LatentGrid(5, 9, 10), 0.8, 0.4
     q, k, v = (x[0, :, 0] for x in smooth_qkv(grid, text=3))
     out, executed = ripple.ripple_attention(*(x[None, :, None] for x in (q, k, v)), grid, budget, scale)
-    treatment = reference_objective(q, k, v, grid, budget, scale, 0, per_query_tile).argmin(0)
+    tiles = reference_tiles(grid)
+    query_tiles = [list(itertools.chain(*tiles[i : i + per_query_tile])) for i in range(0, len(tiles), per_query_tile)]
+    treatment = reference_objective(q, k, v, grid, budget, scale, 0, query_tiles).argmin(0)
     assert not executed.dense_heads
-    expected = reference_attention(q, k, v, grid, treatment, scale, 0, per_query_tile)
+    expected = reference_attention(q, k, v, grid, treatment, scale, 0, query_tiles)
     torch.testing.assert_close(out[0, :, 0].double(), expected, rtol=1e-4, atol=1e-5)
 
 
