@@ -31,12 +31,13 @@ _SCORE_SIZE = 1.5
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """Query, key and value ``[1, N, H, D]``, tokens in grid order."""
+    """Query, key and value ``[1, N, H, D]``: text, video tokens in grid order, text."""
 
     query: Tensor
     key: Tensor
     value: Tensor
     grid: LatentGrid
+    text_before: int = 0
 
     def dense(self) -> Tensor:
         """torch's own attention ``[1, N, H, D]``."""
@@ -77,15 +78,24 @@ def synthetic_inputs(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     noise: float = _NOISE,
+    text: tuple[int, int] = (0, 0),
 ) -> AttentionInputs:
     """Smooth fields, the same for a seed and a kind of device.
 
     Args:
-        noise: size of the white noise in relation to the waves'; a large one leaves nothing to reuse.
+        noise: size of the white noise in relation to the waves'.
+        text: tokens before and after the video's, white noise.
     """
-    fields = _fields(grid, heads, head_dim, torch.Generator(device).manual_seed(seed), noise)
-    query, key, value = (field.to(dtype) for field in fields)
-    return AttentionInputs(query, key, value, grid)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def with_text(video: Tensor) -> Tensor:
+        before, after = (
+            torch.randn(1, count, heads, head_dim, generator=generator, device=generator.device) for count in text
+        )
+        return torch.cat([before, video, after], 1).to(dtype)
+
+    query, key, value = (with_text(field) for field in _fields(grid, heads, head_dim, generator, noise))
+    return AttentionInputs(query, key, value, grid, text[0])
 
 
 def _fields(grid: LatentGrid, heads: int, head_dim: int, generator: torch.Generator, noise: float) -> Iterator[Tensor]:

@@ -1,9 +1,7 @@
-"""Times attention alone: mode `ripple` against torch's own, on the same inputs in the same run."""
+"""Times attention alone, on a CPU: mode `ripple` against torch's own, on the same inputs in the same run."""
 
 import itertools
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 from ripple_core.attention import Executed, ripple_attention
 from ripple_core.bench.attention_inputs import AttentionInputs, Source, make_inputs
 from ripple_core.bench.search import bisect
+from ripple_core.bench.timing import interleaved
 from ripple_core.generate.load import device_name
 
 _BISECTIONS = 9
@@ -60,7 +59,7 @@ class SpeedRun:
         head_dims: multiples of 64.
         savings: of the whole attention, 0..1; the budget that gives each is searched for.
         repeats: calls of each kind, taken in turn.
-        measure_memory: peak memory of one call of each, in processes of their own (Linux, CPU only).
+        measure_memory: peak memory of one call of each, in processes of their own (Linux only).
     """
 
     tokens: Sequence[int] = (8192, 16384)
@@ -72,9 +71,7 @@ class SpeedRun:
     measure_memory: bool = True
 
 
-def measure_speed(
-    run: SpeedRun, device: str = "cpu", on_row: Callable[[SpeedRow], None] = lambda _: None
-) -> SpeedReport:
+def measure_speed(run: SpeedRun, on_row: Callable[[SpeedRow], None] = lambda _: None) -> SpeedReport:
     """Time every combination; on_row is called with each as it is done.
 
     Raises:
@@ -82,13 +79,13 @@ def measure_speed(
     """
     rows = []
     for source, head_dim, tokens in itertools.product(run.sources, run.head_dims, run.tokens):
-        inputs = _on(make_inputs(source, tokens, run.heads, head_dim), device)
+        inputs = make_inputs(source, tokens, run.heads, head_dim)
         for wanted in run.savings:
             rows.append(_measure(inputs, source, wanted, run))
             on_row(rows[-1])
     return SpeedReport(
         torch_version=torch.__version__,
-        device=device_name(torch.device(device)),
+        device=device_name(torch.device("cpu")),
         threads=torch.get_num_threads(),
         dtype=str(inputs.query.dtype).removeprefix("torch."),
         rows=rows,
@@ -100,9 +97,10 @@ def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedR
     budget = _budget_for(inputs, wanted)
     out, executed = _ours(inputs, budget)
     exact = inputs.dense()
-    dense_ms, ours_ms = _interleaved([inputs.dense, lambda: _ours(inputs, budget)], run.repeats, inputs)
+    calls = [inputs.dense, lambda: _ours(inputs, budget)]
+    dense_ms, ours_ms = (taken.median for taken in interleaved(calls, run.repeats, inputs.query.device))
     peaks: tuple[int, int] | tuple[None, None] = (None, None)
-    if run.measure_memory and sys.platform == "linux" and inputs.query.device.type == "cpu":
+    if run.measure_memory and sys.platform == "linux":
         peaks = (_peak_of_a_process(inputs, None), _peak_of_a_process(inputs, budget))
     return SpeedRow(
         source=source,
@@ -136,30 +134,6 @@ def _budget_for(inputs: AttentionInputs, wanted: float) -> float:
         return _savings(_ours(inputs, budget)[1]) >= wanted
 
     return bisect(saves_enough, inside=_LARGEST_BUDGET, outside=_SMALLEST_BUDGET, steps=_BISECTIONS)
-
-
-def _interleaved(calls: list[Callable[[], object]], repeats: int, inputs: AttentionInputs) -> list[float]:
-    """Median milliseconds of each, taken in turn after one warm-up."""
-    times: list[list[float]] = [[] for _ in calls]
-    for repeat in range(repeats + 1):
-        for call, taken in zip(calls, times, strict=True):
-            _synchronise(inputs)
-            began = time.perf_counter()
-            call()
-            _synchronise(inputs)
-            if repeat:
-                taken.append(1e3 * (time.perf_counter() - began))
-    return [statistics.median(taken) for taken in times]
-
-
-def _synchronise(inputs: AttentionInputs) -> None:
-    if inputs.query.device.type == "cuda":
-        torch.cuda.synchronize(inputs.query.device)
-
-
-def _on(inputs: AttentionInputs, device: str) -> AttentionInputs:
-    query, key, value = (x.to(device) for x in (inputs.query, inputs.key, inputs.value))
-    return AttentionInputs(query, key, value, inputs.grid)
 
 
 def _peak_of_a_process(inputs: AttentionInputs, budget: float | None) -> int:

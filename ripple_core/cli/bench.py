@@ -98,27 +98,41 @@ def fidelity(
 @bench_app.command()
 @one_line_errors
 def attention(
-    tokens: Annotated[list[int], typer.Option(help="Video tokens, a multiple of 1024; once for each.")] = [8192, 16384],  # noqa: B006
-    heads: Annotated[int, typer.Option(min=1)] = 8,
-    head_dim: Annotated[list[int], typer.Option(help="A multiple of 64; once for each.")] = [64, 128],  # noqa: B006
+    tokens: Annotated[list[int] | None, typer.Option(help="Multiples of 1024, once for each; CPU only.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="CPU only.")] = None,
+    head_dim: Annotated[list[int] | None, typer.Option(help="Multiples of 64, once for each; CPU only.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="A model's size, once for each; CUDA only.")] = None,
     savings: Annotated[list[float], typer.Option(min=0, max=0.99, help="Of all attention; for each.")] = [0.6, 0.85],  # noqa: B006
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 5,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, too (Linux, CPU).")] = True,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw time against tokens into this PNG.")] = None,
-    device: Annotated[str, typer.Option(help="A torch device.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or a CUDA device.")] = "cpu",
 ) -> None:
-    """Time mode ripple against torch's own attention, on the same inputs in the same run."""
+    """Time mode ripple against torch's own attention, on the same inputs in the same run.
+
+    On a CPU at any size; on CUDA the Triton kernels at the sizes of real models, against each of torch's kernels.
+    """
+    if device != "cpu":
+        from ripple_core.cli.bench_gpu import gpu_attention
+
+        if tokens or heads or head_dim or plot:
+            raise typer.BadParameter("on CUDA sizes are those of models; choose with --size", param_hint="--tokens")
+        return gpu_attention(size, savings, repeats, json, device)
+    if size:
+        raise typer.BadParameter("models' sizes need --device cuda; choose --tokens on a CPU", param_hint="--size")
     from ripple_core.bench.attention_speed import SpeedRun, measure_speed, plot_speed
     from ripple_core.cli.speed_table import print_speed_header, print_speed_row
 
-    run = SpeedRun(tokens, heads, head_dim, savings, repeats=repeats, measure_memory=memory)
+    sizes = (tokens or [8192, 16384], heads or 8, head_dim or [64, 128])
+    run = SpeedRun(*sizes, savings, repeats=repeats, measure_memory=memory)
     print_speed_header()
-    report = measure_speed(run, device, on_row=print_speed_row)
+    report = measure_speed(run, on_row=print_speed_row)
     if json is not None:
         json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if plot is not None:
         plot_speed(report, plot)
+    return None
 
 
 def choose_prompts(path: Path | None, prompt_set: Literal["tuning", "reporting"] = "tuning") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ripple_core.cli.bench import bench_app
+from ripple_core.cli.bench_gpu import step, tune
 from ripple_core.cli.calibrate import calibrate
 from ripple_core.cli.errors import one_line_errors
 from ripple_core.contract.errors import RippleError
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench_app.command()(step)
+bench_app.command()(tune)
 app.add_typer(bench_app, name="bench")
 app.command()(calibrate)
 

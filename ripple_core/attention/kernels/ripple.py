@@ -15,7 +15,7 @@ from ripple_core.attention.decide import WORTH_IT, choosing_flops, preparing_flo
 from ripple_core.attention.dense import dense_attention
 from ripple_core.attention.grid import LatentGrid
 from ripple_core.attention.kernels.attend import attend
-from ripple_core.attention.kernels.choose import Choice, choose, make_lists
+from ripple_core.attention.kernels.choose import Choice, Lists, choose, make_lists
 from ripple_core.attention.kernels.config import KernelConfig, kernel_config
 from ripple_core.attention.kernels.layout import KernelLayout, QueryTiles, kernel_layout
 from ripple_core.attention.kernels.mass import tile_mass
@@ -63,6 +63,36 @@ def triton_ripple_attention(
     return out_BNHD, Executed(scores_H, values_H, Counter(filter(None, reasons)), backend="triton")
 
 
+@torch.no_grad()
+def decide_only(
+    query_BNHD: Tensor,
+    key_BMHD: Tensor,
+    value_BMHD: Tensor,
+    grid: LatentGrid,
+    budget: float,
+    text_before: int = 0,
+    config: KernelConfig | None = None,
+) -> None:
+    """The first two passes, up to the lists, for whoever wants to know what they take."""
+    config = config or kernel_config(query_BNHD.device, query_BNHD.shape[3], query_BNHD.shape[1])
+    layout = kernel_layout(grid, config.query_tokens, query_BNHD.device)
+    scale = query_BNHD.shape[-1] ** -0.5
+    call = _Call(query_BNHD, key_BMHD, value_BMHD, layout, config, budget, scale, text_before)
+    for video in call.parts():
+        call.plan(video)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to do for some heads; video has those that run dense marked, `ran` is as `_ripple_attention_op` gives it."""
+
+    video: Video
+    keys: PreparedKeys
+    choice: Choice
+    lists: Lists
+    ran: Tensor
+
+
 @torch.library.custom_op("timeripple::ripple_attention", mutates_args=())
 def _ripple_attention_op(
     query: Tensor,
@@ -107,9 +137,9 @@ class _Call:
     def run(self) -> tuple[Tensor, Tensor]:
         """See `_ripple_attention_op`."""
         out = torch.empty_like(self.query)
-        ran = torch.cat([self._attend(video, out) for video in self._parts()])
+        ran = [self._attend(video, out) for video in self.parts()]
         # The one wait for the device in a call.
-        ran_G3 = ran.cpu()
+        ran_G3 = torch.cat(ran).cpu()
         dense_G = ran_G3[:, 2] > 0
         if dense_G.all():
             out = _laid_out_as(out, dense_attention(self.query, self.key, self.value, self.scale))
@@ -121,7 +151,7 @@ class _Call:
             out[item : item + 1, :, heads] = dense_attention(q, k, v, self.scale)
         return out, ran_G3
 
-    def _parts(self) -> Iterator[Video]:
+    def parts(self) -> Iterator[Video]:
         """As many heads at a time as the workspace has room for."""
         heads = self.query.shape[0] * self.query.shape[2]
         room = _WORKSPACE * 2 * (self.query.nbytes + self.key.nbytes)
@@ -133,6 +163,12 @@ class _Call:
 
     def _attend(self, video: Video, out: Tensor) -> Tensor:
         """Write the video's rows of some heads that reuse; what ran of each ``[G, 3]``, on the device."""
+        plan = self.plan(video)
+        attend(plan.video, plan.keys, plan.choice, plan.lists, self.layout, self.config, self.scale, out)
+        return plan.ran
+
+    def plan(self, video: Video) -> _Plan:
+        """Prepare and choose: first by a sample, then for heads in which that leaves hope."""
         keys = prepare_keys(video, self.layout)
         sample = self._choose(video, keys, self.layout.sample)
         is_hopeless_G = self._pairs(sample, self.layout.sample) > _SAMPLE_WORTH_IT
@@ -142,12 +178,11 @@ class _Call:
         is_finite_G = torch.where(is_hopeless_G, _is_finite(sample), _is_finite(choice))
         is_dense_G = is_hopeless_G | ~is_finite_G | (share_G > WORTH_IT)
         video = replace(video, skip=is_dense_G.to(torch.int8))
-        lists = make_lists(video, choice, self.layout)
-        attend(video, keys, choice, lists, self.layout, self.config, self.scale, out)
         share_G = torch.where(is_dense_G, 1.0, share_G)
         deciding_G = torch.where(is_hopeless_G, *self._deciding_shares())
         reason_G = torch.where(is_dense_G, torch.where(is_finite_G, 1.0, 2.0), 0.0)
-        return torch.stack([share_G + deciding_G, share_G, reason_G.double()], dim=1)
+        ran = torch.stack([share_G + deciding_G, share_G, reason_G.double()], dim=1)
+        return _Plan(video, keys, choice, make_lists(video, choice, self.layout), ran)
 
     def _choose(self, video: Video, keys: PreparedKeys, chosen: QueryTiles) -> Choice:
         queries = prepare_queries(video, self.layout, chosen)

@@ -46,13 +46,8 @@ def inputs(
     """Query, key and value with text before and after the video, other ones in every run of the tests."""
     seed = random.SystemRandom().randrange(2**31)
     print("seed", seed)  # noqa: T201 - pytest shows it with a failure
-    field = synthetic_inputs(LatentGrid(*sizes), heads, head_dim, seed, noise=noise)
-    words = [torch.randn(3, 1, count, heads, head_dim) for count in text]
-    tensors = (
-        torch.cat([before, x, after], 1)
-        for before, x, after in zip(words[0], (field.query, field.key, field.value), words[1], strict=True)
-    )
-    q, k, v = (x.to(device, dtype) for x in tensors)
+    made = synthetic_inputs(LatentGrid(*sizes), heads, head_dim, seed, noise=noise, text=text)
+    q, k, v = (x.to(device, dtype) for x in (made.query, made.key, made.value))
     return q, k, v
 
 
