@@ -1,6 +1,9 @@
 # A worker. torch's Linux wheel brings CUDA along; it runs on CPUs too. Build from the repository root.
 FROM python:3.12-slim
 
+# Triton compiles a small launcher in C for each kernel.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+
 ARG TORCH="torch==2.13.0"
 # The heavy layer first: it stays when only our code changes.
 RUN pip install --no-cache-dir ${TORCH}

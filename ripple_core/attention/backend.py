@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import os
+import shutil
 from functools import lru_cache
 
 import torch
@@ -29,6 +31,8 @@ def _reasons(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[s
     reasons = []
     if importlib.util.find_spec("triton") is None:
         reasons.append("triton is not installed")
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        reasons.append("there is no C compiler (gcc or clang), which Triton needs")
     if torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
         reasons.append("the GPU is older than Ampere (compute capability 8.0)")
     if dtype not in (torch.bfloat16, torch.float16):

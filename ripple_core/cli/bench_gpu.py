@@ -27,9 +27,10 @@ def gpu_attention(sizes: list[str] | None, savings: list[float], repeats: int, j
     from ripple_core.bench.video_sizes import VIDEO_SIZES
 
     chosen = {name: VIDEO_SIZES[name] for name in _known(sizes, VIDEO_SIZES)}
+    gpu = _cuda(device)
     console.print("Medians in ms, preparing and deciding included; the fastest dense kernel is marked.")
     run = GpuAttentionRun(chosen, savings, repeats)
-    _write(measure_gpu_attention(run, _cuda(device), on_row=print_attention_row), json)
+    _write(measure_gpu_attention(run, gpu, on_row=print_attention_row), json)
 
 
 @one_line_errors
@@ -46,8 +47,9 @@ def step(
     from ripple_core.bench.gpu_step import STEP_MODELS, STEP_SIZES, StepRun, measure_steps
 
     run = StepRun(_known(model, STEP_MODELS, "--model"), _known(size, STEP_SIZES), savings, repeats, steps)
+    gpu = _cuda(device)
     console.print("Medians of one step in ms. The video's speed-up is projected from them, dense steps included.")
-    _write(measure_steps(run, _cuda(device), on_row=print_step_row), json)
+    _write(measure_steps(run, gpu, on_row=print_step_row), json)
 
 
 @one_line_errors
@@ -68,8 +70,9 @@ def tune(
         console.print(f"{name:<14} {config.as_list()}  {'does not run' if ms is None else f'{ms:.2f} ms'}")
 
     run = TuneRun({name: VIDEO_SIZES[name] for name in _known(size, VIDEO_SIZES)}, savings, repeats)
+    gpu = _cuda(device)
     console.print("Query tokens, keys at once, warps, stages")
-    write_table(table or TABLE, find_fastest(run, _cuda(device), on_candidate))
+    write_table(table or TABLE, find_fastest(run, gpu, on_candidate))
     console.print(f"Written to {table or TABLE}")
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -303,8 +304,11 @@ def test_op_keeps_its_promises_to_the_compiler(device: torch.device) -> None:
 def test_kernels_are_refused_with_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.kernels_unsupported(torch.zeros(1, 4, 1, 64)) == ("the device is cpu",)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.delenv("CC", raising=False)
+    words = ("C compiler", "Ampere", "float32", "256")
     reasons = backend._reasons(torch.device("cuda"), torch.float32, 256)
-    assert [word in reason for word, reason in zip(("Ampere", "float32", "256"), reasons, strict=True)] == [True] * 3
+    assert [word in reason for word, reason in zip(words, reasons, strict=True)] == [True] * 4
 
 
 @pytest.mark.cuda
