@@ -67,12 +67,24 @@ def _fold(
 
 
 @triton.jit
+def _listed(numbers, n, count):
+    """Items of a list, -1 beyond its end."""
+    return tl.load(numbers + n, mask=n < count, other=-1).to(tl.int32)
+
+
+@triton.jit
+def _tokens(unit_token, unit, number, UNIT: tl.constexpr):
+    """Tokens of units, -1 where there is none."""
+    return tl.load(unit_token + unit * UNIT + number % UNIT, mask=unit >= 0, other=-1)
+
+
+@triton.jit
 def _log2_count(count):
     return tl.log2(tl.maximum(count, 1).to(tl.float32))
 
 
 @triton.jit
-def _attend(
+def _attend(  # noqa: PLR0915 - one kernel, four loops
     query, key, value, out, log_sum_exp, skip,
     query_b, query_n, query_h, key_b, key_n, key_h, value_b, value_n, value_h, out_b, out_n, out_h,
     cell_key, cell_value, tile_key, tile_value,
@@ -110,40 +122,46 @@ def _attend(
             q, key, value, at * key_n, at * value_n, no_bias, n < text, channel, log2_scale, m, z, acc, HEAD_DIM
         )
 
+    # What a list names next is loaded a block or two ahead, so that copies of keys and values wait for no other load.
     count = tl.load(num_units + row)
     units += row * most_units
-    for first in range(0, count, AT_ONCE // UNIT):
-        n = first + number // UNIT
-        unit = tl.load(units + n, mask=n < count, other=0).to(tl.int32)
-        at = tl.load(unit_token + unit * UNIT + number % UNIT, mask=n < count, other=-1)
-        is_key = at >= 0
-        at = (at + text_before).to(tl.int64)
+    step = AT_ONCE // UNIT
+    unit = _listed(units, number // UNIT, count)
+    key_token = _tokens(unit_token, unit, number, UNIT)
+    unit = _listed(units, step + number // UNIT, count)
+    for first in range(0, count, step):
+        next_unit = _listed(units, first + 2 * step + number // UNIT, count)
+        next_token = _tokens(unit_token, unit, number, UNIT)
+        at = (key_token + text_before).to(tl.int64)
         m, z, acc = _fold(
-            q, key, value, at * key_n, at * value_n, no_bias, is_key, channel, log2_scale, m, z, acc, HEAD_DIM
+            q, key, value, at * key_n, at * value_n, no_bias, key_token >= 0, channel, log2_scale, m, z, acc, HEAD_DIM
         )
+        unit, key_token = next_unit, next_token
 
     count = tl.load(num_cells + row)
     listed += row * tiles
-    for first in range(0, count, AT_ONCE // CELLS):
-        n = first + number // CELLS
-        tile = tl.load(listed + n, mask=n < count, other=0).to(tl.int32)
-        cell = tile * CELLS + number % CELLS
-        places = tl.load(tile_cell_count + cell, mask=n < count, other=0)
+    step = AT_ONCE // CELLS
+    tile = _listed(listed, number // CELLS, count)
+    for first in range(0, count, step):
+        next_tile = _listed(listed, first + step + number // CELLS, count)
+        cell = tl.maximum(tile, 0) * CELLS + number % CELLS
+        places = tl.load(tile_cell_count + cell)
+        bias = tl.where(places > 0, _log2_count(places), -float("inf"))
         at = (group * tiles * CELLS + cell) * HEAD_DIM
-        m, z, acc = _fold(
-            q, cell_key, cell_value, at, at, _log2_count(places), places > 0, channel, log2_scale, m, z, acc, HEAD_DIM
-        )
+        m, z, acc = _fold(q, cell_key, cell_value, at, at, bias, tile >= 0, channel, log2_scale, m, z, acc, HEAD_DIM)
+        tile = next_tile
 
     listed += count
     count = tl.load(num_single + row)
+    tile = _listed(listed, number, count)
     for first in range(0, count, AT_ONCE):
-        n = first + number
-        tile = tl.load(listed + n, mask=n < count, other=0).to(tl.int32)
-        places = tl.load(tile_count + tile)
-        at = (group * tiles + tile) * HEAD_DIM
+        next_tile = _listed(listed, first + AT_ONCE + number, count)
+        places = tl.load(tile_count + tl.maximum(tile, 0))
+        at = (group * tiles + tl.maximum(tile, 0)) * HEAD_DIM
         m, z, acc = _fold(
-            q, tile_key, tile_value, at, at, _log2_count(places), n < count, channel, log2_scale, m, z, acc, HEAD_DIM
+            q, tile_key, tile_value, at, at, _log2_count(places), tile >= 0, channel, log2_scale, m, z, acc, HEAD_DIM
         )
+        tile = next_tile
 
     at = token.to(tl.int64)[:, None] * out_n + channel[None, :]
     tl.store(out + at, rounded(acc / z[:, None], q.dtype), mask=mask)

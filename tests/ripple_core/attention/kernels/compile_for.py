@@ -73,6 +73,7 @@ def main(capability: int, head_dim: int, dtype: str, text: int) -> None:
     for name, kernel in compiled.items():
         row = {"kernel": name, "shared": kernel.metadata.shared, "num_warps": kernel.metadata.num_warps}
         row |= resource_usage(kernel.asm["cubin"])
+        row["waits_with_copies_in_flight"] = len(re.findall(r"cp\.async\.wait_group\s+[1-9]", kernel.asm["ptx"]))
         row |= {op: len(re.findall(op, kernel.asm["ptx"])) for op in ("wgmma.mma_async", "mma.sync", "cp.async")}
         sys.stdout.write(json.dumps(row) + "\n")
 

@@ -34,4 +34,5 @@ def test_kernels_compile_without_spilling(capability: int, head_dim: int, dtype:
     if capability == 90:
         assert kernels["_attend"]["wgmma.mma_async"] > 0
         assert kernels["_cell_mass"]["wgmma.mma_async"] > 0
-        assert kernels["_attend"]["cp.async"] > 0, "loads are not in flight while products run"
+        # Text, units, cells and tiles: the next block's keys and values are under way while one is worked on.
+        assert kernels["_attend"]["waits_with_copies_in_flight"] == 4
