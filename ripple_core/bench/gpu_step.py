@@ -148,7 +148,11 @@ def _build(model: StepModel, dtype: torch.dtype, device: torch.device) -> WanTra
     torch.manual_seed(0)
     with torch.device(device):
         transformer = WanTransformer3DModel(num_layers=model.built, **model.config)
-    return transformer.to(dtype).eval()
+    # As `from_pretrained` casts: what diffusers keeps in float32 stays.
+    for name, parameter in transformer.named_parameters():
+        if not any(kept in name for kept in transformer._keep_in_fp32_modules):
+            parameter.data = parameter.data.to(dtype)
+    return transformer.eval()
 
 
 def _inputs(

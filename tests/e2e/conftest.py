@@ -37,7 +37,7 @@ class Up:
 
     def wait(self, job_id: str, status: str | None = None) -> dict[str, Any]:
         """The job once it has ended, or has the status."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             job: dict[str, Any] = self.client.get(f"/jobs/{job_id}").json()
             if job["status"] == status or job["status"] not in ("queued", "running"):
