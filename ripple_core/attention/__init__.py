@@ -3,7 +3,7 @@
 from ripple_core.attention.backend import ripple_on_best_backend
 from ripple_core.attention.channel import channel_attention
 from ripple_core.attention.config import MODES, Mode, TimeRippleConfig
-from ripple_core.attention.dense import dense_attention, fastest_kernels
+from ripple_core.attention.dense import dense_attention
 from ripple_core.attention.grid import LatentGrid
 from ripple_core.attention.method import AttentionCall, AttentionMethod, RunDense, method_of
 from ripple_core.attention.profile import ProfileEvidence, ReuseProfile
@@ -28,7 +28,6 @@ __all__ = [
     "TimeRippleConfig",
     "channel_attention",
     "dense_attention",
-    "fastest_kernels",
     "method_of",
     "ripple_attention",
     "ripple_on_best_backend",

@@ -4,7 +4,9 @@ import importlib.util
 import logging
 import os
 import shutil
+import sysconfig
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -33,6 +35,8 @@ def _reasons(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[s
         reasons.append("triton is not installed")
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         reasons.append("there is no C compiler (gcc or clang), which Triton needs")
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        reasons.append("Python's headers (python3-dev), which Triton needs, are missing")
     if torch.cuda.get_device_capability(device) < _OLDEST_CAPABILITY:
         reasons.append("the GPU is older than Ampere (compute capability 8.0)")
     if dtype not in (torch.bfloat16, torch.float16):

@@ -183,7 +183,8 @@ class SavingsCounter:
         if executed is not None:
             cell.add_saved(executed, score_flops_per_head)
             self._dense_heads.update(executed.dense_heads)
-            self._backend = executed.backend
+            if sum(executed.dense_heads.values()) < cell.heads * batch:
+                self._backend = executed.backend
         return 2 * score_flops_per_head * heads
 
     def record_skipped(self, dense_flops: int) -> None:

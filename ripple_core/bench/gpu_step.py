@@ -51,6 +51,8 @@ class StepRow(BaseModel):
     """One model at one size and level of savings.
 
     Attributes:
+        wanted_savings: what the budget was searched for. Noise tips over all at once, so that a little more budget may
+            save much more.
         savings: of all attention FLOPs of the step, counted from what ran.
         attention_share: of the dense step's time; what is left of it when self-attention gives its values back.
         speed_up: of the step, of the blocks that were built.
@@ -65,6 +67,7 @@ class StepRow(BaseModel):
     built: int
     dtype: str
     budget: float
+    wanted_savings: float
     savings: float
     dense: Milliseconds
     ours: Milliseconds
@@ -205,6 +208,7 @@ def _measure(step: _Step, run: StepRun, names: tuple[str, str], wanted: float) -
         built=model.built,
         dtype=str(run.dtype).removeprefix("torch."),
         budget=budget,
+        wanted_savings=wanted,
         savings=savings,
         dense=dense,
         ours=ours,

@@ -23,11 +23,12 @@ _Device = Annotated[str, typer.Option(help="A CUDA device.")]
 
 def gpu_attention(sizes: list[str] | None, savings: list[float], repeats: int, json: Path | None, device: str) -> None:
     """What `ripple bench attention` does on CUDA."""
-    from ripple_core.bench.gpu_attention import GpuAttentionRun, measure_gpu_attention
     from ripple_core.bench.video_sizes import VIDEO_SIZES
 
     chosen = {name: VIDEO_SIZES[name] for name in _known(sizes, VIDEO_SIZES)}
     gpu = _cuda(device)
+    from ripple_core.bench.gpu_attention import GpuAttentionRun, measure_gpu_attention
+
     console.print("Medians in ms, preparing and deciding included; the fastest dense kernel is marked.")
     run = GpuAttentionRun(chosen, savings, repeats)
     _write(measure_gpu_attention(run, gpu, on_row=print_attention_row), json)
@@ -61,18 +62,20 @@ def tune(
     device: _Device = "cuda",
 ) -> None:
     """Find the fastest kernel configurations on this GPU and add them to the table that requests read."""
+    from ripple_core.bench.video_sizes import VIDEO_SIZES
+
+    sizes = {name: VIDEO_SIZES[name] for name in _known(size, VIDEO_SIZES)}
+    gpu = _cuda(device)
     from ripple_core.attention.kernels.config import TABLE
     from ripple_core.bench.tune import TuneRun, write_table
     from ripple_core.bench.tune import tune as find_fastest
-    from ripple_core.bench.video_sizes import VIDEO_SIZES
 
     def on_candidate(name: str, config: Any, ms: float | None) -> None:
         console.print(f"{name:<14} {config.as_list()}  {'does not run' if ms is None else f'{ms:.2f} ms'}")
 
-    run = TuneRun({name: VIDEO_SIZES[name] for name in _known(size, VIDEO_SIZES)}, savings, repeats)
-    gpu = _cuda(device)
     console.print("Query tokens, keys at once, warps, stages")
-    write_table(table or TABLE, find_fastest(run, gpu, on_candidate))
+    for entry in find_fastest(TuneRun(sizes, savings, repeats), gpu, on_candidate):
+        write_table(table or TABLE, [entry])
     console.print(f"Written to {table or TABLE}")
 
 
@@ -87,6 +90,7 @@ def _cuda(device: str) -> "torch.device":
 
     if not device.startswith("cuda") or not torch.cuda.is_available():
         raise typer.BadParameter(f"{device}; this needs a CUDA device, and torch sees none", param_hint="--device")
+    torch.cuda.set_device(device)
     return torch.device(device)
 
 

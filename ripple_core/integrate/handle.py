@@ -4,7 +4,6 @@ import functools
 import inspect
 import logging
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from ripple_core.attention import (
     RunDense,
     SavingsCounter,
     SavingsReport,
-    fastest_kernels,
 )
 from ripple_core.integrate.context_parallel import ulysses_attention
 from ripple_core.integrate.families import Family
@@ -188,8 +186,7 @@ class _Transformer:
                     self._handle.fall_back(out.reason)
         for items, num_keys in _equal_lengths(lengths or [key.shape[1]] * batch):
             self._record(index, query[items], num_keys)
-        with fastest_kernels(query.device) if self._handle.method else nullcontext():
-            return self._sites[index].stock_attention(query, key, value, options)
+        return self._sites[index].stock_attention(query, key, value, options)
 
     def _lengths(self, mask: object, batch: int) -> list[int] | None:
         """Read from the device once where all layers get the same mask."""

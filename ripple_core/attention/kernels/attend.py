@@ -83,7 +83,7 @@ def _log2_count(count):
     return tl.log2(tl.maximum(count, 1).to(tl.float32))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_head", "num_queries", "text_before", "text"])
 def _attend(  # noqa: PLR0915 - one kernel, four loops
     query, key, value, out, log_sum_exp, skip,
     query_b, query_n, query_h, key_b, key_n, key_h, value_b, value_n, value_h, out_b, out_n, out_h,

@@ -37,10 +37,10 @@ class KernelConfig:
         return [self.query_tokens, self.keys_at_once, self.num_warps, self.num_stages]
 
 
-# Where nothing was measured: what compiles without spilling registers and, before Hopper, fits
-# the 99 KiB of shared memory that consumer GPUs give a program.
-_HOPPER = (9, 0)
-_BEFORE_HOPPER = KernelConfig(query_tokens=64, num_warps=4, num_stages=2)
+# Where nothing was measured: what compiles without spills that matter and fits the shared memory of a program, which
+# is 99 KiB on GPUs other than the large ones of these generations.
+_LARGE = (9, 10)
+_SMALL_CONFIG = KernelConfig(query_tokens=64, keys_at_once=32, num_warps=4)
 
 
 def kernel_config(device: torch.device, head_dim: int, tokens: int) -> KernelConfig:
@@ -57,7 +57,7 @@ def kernel_config(device: torch.device, head_dim: int, tokens: int) -> KernelCon
 
 def default_config(capability: tuple[int, int]) -> KernelConfig:
     """For a compute capability of which nothing was measured."""
-    return KernelConfig() if capability >= _HOPPER else _BEFORE_HOPPER
+    return KernelConfig() if capability[0] in _LARGE else _SMALL_CONFIG
 
 
 @lru_cache(maxsize=1)

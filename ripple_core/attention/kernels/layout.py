@@ -50,7 +50,7 @@ class KernelLayout:
     """Index tensors in 32 bits, and the sizes that kernels are compiled for.
 
     Attributes:
-        tiles: the same as the PyTorch path reads it, with these query tiles.
+        tiles: the same as the PyTorch path reads it, with these query tiles; on the CPU.
         order: the token at each place ``[P]``.
         cell_of_place: ``[P]``.
         cell_count: places of each cell ``[C]``.
@@ -102,7 +102,7 @@ def kernel_layout(grid: LatentGrid, query_tokens: int, device: torch.device) -> 
     every = torch.arange(len(query_tiles))
     sample = every[(len(every) - 1) % _SAMPLED // 2 :: _SAMPLED]
     return KernelLayout(
-        tiles=layout.to(device),
+        tiles=layout,
         order=_stored(layout.order, device),
         cell_of_place=_stored(torch.repeat_interleave(layout.cells.count), device),
         cell_count=_stored(layout.cells.count, device),

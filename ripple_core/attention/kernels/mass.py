@@ -76,7 +76,7 @@ def _running_sum(score, m, z):
     return p, m_new, z * tl.exp2(m - m_new) + tl.sum(p, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_head", "num_rows", "text_before", "text"])
 def _cell_mass(
     skip, cell_query, cell_key, tile_cell_count, key, key_b, key_n, key_h,
     sums, maximum, total,
@@ -121,7 +121,7 @@ def _cell_mass(
     tl.store(total + row, m + tl.log2(z), mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _mean_mass(
     skip, sums, maximum, total, cell_count, first_cell, query_cells, first_row, tile_value, mass, output,
     num_rows, tiles, blocks,

@@ -176,7 +176,7 @@ def _mean_of_cells(x, cell, cell_count, CELL_ROWS: tl.constexpr):
     return total / tl.maximum(cell_count, 1)[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "text_before"])
 def _prepare_keys(
     x, stride_b, stride_n, stride_h,
     order, cell_of_place, tile_start, tile_count, first_cell, tile_cell_count, cell_mean, tile_mean, spread,
@@ -217,7 +217,7 @@ def _prepare_keys(
         tl.store(spread + second * HEAD_DIM + channel, in_tile, mask=is_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "text_before", "num_rows"])
 def _prepare_queries(
     query, stride_b, stride_n, stride_h, skip,
     order, cell_of_place, cell_count, query_start, query_count, first_cell, query_cells, first_row,

@@ -3,7 +3,6 @@
 Shapes: B batch, N query tokens, M key tokens, H heads, D head_dim; G heads, counted through all batch items.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -78,8 +77,9 @@ def decide_only(
     layout = kernel_layout(grid, config.query_tokens, query_BNHD.device)
     scale = query_BNHD.shape[-1] ** -0.5
     call = _Call(query_BNHD, key_BMHD, value_BMHD, layout, config, budget, scale, text_before)
-    for video in call.parts():
-        call.plan(video)
+    with torch.cuda.device_of(query_BNHD):
+        for video in call.parts():
+            call.plan(video)
 
 
 @dataclass(frozen=True)
@@ -138,17 +138,21 @@ class _Call:
         """See `_ripple_attention_op`."""
         out = torch.empty_like(self.query)
         ran = [self._attend(video, out) for video in self.parts()]
-        # The one wait for the device in a call.
+        # The one wait for the device in a call; what runs dense is queued after it.
         ran_G3 = torch.cat(ran).cpu()
         dense_G = ran_G3[:, 2] > 0
         if dense_G.all():
-            out = _laid_out_as(out, dense_attention(self.query, self.key, self.value, self.scale))
-            return out, ran_G3
+            strides = out.stride()
+            del out
+            return _laid_out(strides, dense_attention(self.query, self.key, self.value, self.scale)), ran_G3
         for rows in self._text_rows():
             out[:, rows] = dense_attention(self.query[:, rows], self.key, self.value, self.scale)
-        for item, heads in _runs(dense_G.view(len(out), -1)):
-            q, k, v = (x[item : item + 1, :, heads] for x in (self.query, self.key, self.value))
-            out[item : item + 1, :, heads] = dense_attention(q, k, v, self.scale)
+        # These compute their text once more.
+        ran_G3[dense_G, :2] += 1 - self.num_video / self.query.shape[1]
+        # One by one: cuDNN builds a plan for every new number of heads, which takes longer than many heads do.
+        for item, head in dense_G.view(len(out), -1).nonzero().tolist():
+            at = (slice(item, item + 1), slice(None), slice(head, head + 1))
+            out[at] = dense_attention(self.query[at], self.key[at], self.value[at], self.scale)
         return out, ran_G3
 
     def parts(self) -> Iterator[Video]:
@@ -227,15 +231,6 @@ def _bytes_of_a_head(layout: KernelLayout, query: Tensor) -> int:
     return means + masses + lists
 
 
-def _runs(dense_BH: Tensor) -> Iterator[tuple[int, slice]]:
-    """Batch item and neighbouring heads that are all dense."""
-    for item, row in enumerate(dense_BH.tolist()):
-        for is_dense, run in itertools.groupby(range(len(row)), key=row.__getitem__):
-            heads = list(run)
-            if is_dense:
-                yield item, slice(heads[0], heads[-1] + 1)
-
-
-def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+def _laid_out(strides: tuple[int, ...], x: Tensor) -> Tensor:
     """With the strides that a compiled graph was promised; nothing to do unless a kernel laid its output out oddly."""
-    return x if x.stride() == like.stride() else like.copy_(x)
+    return x if x.stride() == strides else x.new_empty_strided(x.shape, strides).copy_(x)

@@ -9,6 +9,8 @@ from ripple_core.attention import backend, config
 from ripple_core.attention.kernels import ripple
 from ripple_core.generate.video import attention_metrics
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="takes the CPU for a GPU, under the interpreter")
+
 
 @pytest.fixture
 def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +53,7 @@ def test_kernels_in_one_compiled_graph_give_the_same() -> None:
     torch.testing.assert_close(forward(compiled=True)[0], forward(compiled=False)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_cpu_is_told_as_torch() -> None:
+def test_a_cpu_is_told_as_torch_and_dense_heads_alone_as_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attention_metrics(forward(compiled=False)[1], calibrated=False).backend is None  # type: ignore[arg-type]
+    monkeypatch.setattr(config, "_BUDGET_AT_FULL", 20.0)
     assert attention_metrics(forward(compiled=False)[1], calibrated=False).backend == "torch"  # type: ignore[arg-type]

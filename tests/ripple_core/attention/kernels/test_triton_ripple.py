@@ -98,6 +98,7 @@ def test_two_passes_decide_as_the_pytorch_path_does(
     budget = 0.8
     q, k, v = inputs(sizes, text, device=device)
     layout = kernel_layout(LatentGrid(*sizes), 64, device)
+    tiles = layout.tiles.to(device)
     video = video_of(q, k, v, text[0])
     keys = prepare_keys(video, layout)
     queries = prepare_queries(video, layout, layout.queries)
@@ -106,21 +107,21 @@ def test_two_passes_decide_as_the_pytorch_path_does(
     is_text = torch.ones(q.shape[1], dtype=torch.bool).index_fill(0, layout.order.cpu().long() + text[0], False)
     for head in range(2):
         in_order = [x[0, layout.order + text[0], head] for x in (q, k, v)]
-        key_summary = summarise_keys(*in_order[1:], layout.tiles)
-        query_summary = summarise_queries(in_order[0], layout.tiles)
+        key_summary = summarise_keys(*in_order[1:], tiles)
+        query_summary = summarise_queries(in_order[0], tiles)
         torch.testing.assert_close(queries.cell_query[head], query_summary.cell_mean)
         torch.testing.assert_close(queries.mean_square[head], query_summary.mean_square)
         torch.testing.assert_close(keys.tile_key[head], key_summary.tile_key)
         torch.testing.assert_close(keys.tile_value[head], key_summary.tile_value)
         torch.testing.assert_close(keys.key_variance[:, head], key_summary.key_variance, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(keys.value_deviation[:, head], key_summary.value_deviation, rtol=1e-3, atol=1e-4)
-        decision = decide(query_summary, k[0, is_text, head], key_summary, layout.tiles, SCALE, budget)
+        decision = decide(query_summary, k[0, is_text, head], key_summary, tiles, SCALE, budget)
         agree = choice.treatment[head] == decision.treatment
         # Two treatments may cost the same but for rounding.
         assert agree.float().mean() > 0.99
         rows = agree.all(1)
         torch.testing.assert_close(choice.squared_error[head].sqrt()[rows], decision.error[rows], rtol=1e-3, atol=1e-5)
-        num_keys = keys_taken(layout.tiles).gather(0, decision.treatment).sum(1).int()
+        num_keys = keys_taken(tiles).gather(0, decision.treatment).sum(1).int()
         assert torch.equal(choice.keys[head][rows], num_keys[rows])
 
 
