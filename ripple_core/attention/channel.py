@@ -7,9 +7,9 @@ Shapes: B batch, N tokens, H heads, D head_dim; T, Y, X the latent grid.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ripple_core.attention.dense import dense_attention
 from ripple_core.attention.grid import LatentGrid
 
 # Dimensions of [B, T, Y, X, H, D]. Snapped in this order, so a token reuses across t if it can, else x, else y.
@@ -45,8 +45,7 @@ def channel_attention(
     """
     query_BNHD, reused_q = _reuse_in_video(query_BNHD, grid, theta, text_before)
     key_BNHD, reused_k = _reuse_in_video(key_BNHD, grid, theta, text_before)
-    query, key, value = (x.transpose(1, 2) for x in (query_BNHD, key_BNHD, value_BNHD))
-    out = F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
+    out = dense_attention(query_BNHD, key_BNHD, value_BNHD, scale)
     savings_BH = 1 - (1 - reused_q) * (1 - reused_k)
     return out, savings_BH.mean(0)
 

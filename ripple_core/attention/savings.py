@@ -45,6 +45,11 @@ class Executed:
     dense_heads: Mapping[str, int] = field(default_factory=dict)
     backend: Backend = "torch"
 
+    @property
+    def savings(self) -> float:
+        """Share of all attention FLOPs of the call that was not executed; below 0 where deciding bought nothing."""
+        return 1 - float((self.scores_H + self.values_H).mean()) / 2
+
 
 @dataclass(frozen=True)
 class SavingsReport:

@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from ripple_core.attention import AttentionCall, AttentionMethod, Executed, RunDense
+from ripple_core.attention import AttentionCall, AttentionMethod, Executed, RunDense, dense_attention
 
 
 class MeasuredMethod:
@@ -23,8 +22,7 @@ class MeasuredMethod:
         """See `AttentionMethod`."""
         result = self._method.attend(query, key, value, call)
         if not isinstance(result, RunDense):
-            q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-            dense = F.scaled_dot_product_attention(q, k, v, scale=call.scale).transpose(1, 2)
+            dense = dense_attention(query, key, value, call.scale)
             self._errors[call.layer, call.step].append((result[0] - dense).norm() / dense.norm())
         return result
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ripple_core.attention import AttentionCall, LatentGrid, RunDense
+from ripple_core.attention import AttentionCall, LatentGrid, RunDense, dense_attention
 from ripple_core.contract.errors import InvalidRequest, Violation
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest, ReuseSettings
@@ -41,8 +41,7 @@ class AttentionInputs:
 
     def dense(self) -> Tensor:
         """torch's own attention ``[1, N, H, D]``."""
-        query, key, value = (x.transpose(1, 2) for x in (self.query, self.key, self.value))
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        return dense_attention(self.query, self.key, self.value)
 
 
 def grid_of(tokens: int) -> LatentGrid:

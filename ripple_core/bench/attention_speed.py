@@ -14,12 +14,11 @@ from torch import Tensor
 
 from ripple_core.attention import Executed, ripple_attention
 from ripple_core.bench.attention_inputs import AttentionInputs, Source, make_inputs
-from ripple_core.bench.search import bisect
+from ripple_core.bench.search import budget_that_saves
 from ripple_core.bench.timing import interleaved
 from ripple_core.generate.load import device_name
 
-_BISECTIONS = 9
-_SMALLEST_BUDGET, _LARGEST_BUDGET = 1e-3, 10.0
+_LARGEST_BUDGET = 10.0
 
 
 class SpeedRow(BaseModel):
@@ -94,7 +93,7 @@ def measure_speed(run: SpeedRun, on_row: Callable[[SpeedRow], None] = lambda _: 
 
 @torch.no_grad()
 def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedRun) -> SpeedRow:
-    budget = _budget_for(inputs, wanted)
+    budget = budget_that_saves(wanted, lambda budget: _ours(inputs, budget)[1].savings, _LARGEST_BUDGET)
     out, executed = _ours(inputs, budget)
     exact = inputs.dense()
     calls = [inputs.dense, lambda: _ours(inputs, budget)]
@@ -109,7 +108,7 @@ def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedR
         head_dim=inputs.query.shape[3],
         mode="ripple",
         budget=budget,
-        savings=_savings(executed),
+        savings=executed.savings,
         relative_error=float((out - exact).norm() / exact.norm()),
         dense_ms=dense_ms,
         ours_ms=ours_ms,
@@ -121,19 +120,6 @@ def _measure(inputs: AttentionInputs, source: Source, wanted: float, run: SpeedR
 
 def _ours(inputs: AttentionInputs, budget: float) -> tuple[Tensor, Executed]:
     return ripple_attention(inputs.query, inputs.key, inputs.value, inputs.grid, budget)
-
-
-def _savings(executed: Executed) -> float:
-    return 1 - float((executed.scores_H + executed.values_H).mean()) / 2
-
-
-def _budget_for(inputs: AttentionInputs, wanted: float) -> float:
-    """The smallest budget found by bisection that saves at least the wanted share."""
-
-    def saves_enough(budget: float) -> bool:
-        return _savings(_ours(inputs, budget)[1]) >= wanted
-
-    return bisect(saves_enough, inside=_LARGEST_BUDGET, outside=_SMALLEST_BUDGET, steps=_BISECTIONS)
 
 
 def _peak_of_a_process(inputs: AttentionInputs, budget: float | None) -> int:

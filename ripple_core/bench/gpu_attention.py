@@ -14,7 +14,7 @@ from ripple_core.attention.kernels.config import KernelConfig, kernel_config
 from ripple_core.attention.kernels.ripple import decide_only, triton_ripple_attention
 from ripple_core.attention.reference import reference_attention, reference_objective, reference_query_tiles
 from ripple_core.bench.attention_inputs import AttentionInputs, synthetic_inputs
-from ripple_core.bench.search import bisect
+from ripple_core.bench.search import budget_that_saves
 from ripple_core.bench.timing import Machine, Milliseconds, interleaved, peak_bytes, this_machine
 from ripple_core.bench.video_sizes import VideoSize
 from ripple_core.generate.load import device_name
@@ -24,8 +24,7 @@ _SDPA = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
-_BISECTIONS = 9
-_SMALLEST_BUDGET, _LARGEST_BUDGET = 1e-3, 30.0
+_LARGEST_BUDGET = 30.0
 # Of white noise nothing can be reused; this budget is that of the middle of the dial.
 _NOISE_BUDGET = 0.3
 # Relative error that bfloat16 alone may cause.
@@ -103,10 +102,7 @@ def measure_gpu_attention(
     check_kernels(device)
     rows: list[GpuAttentionRow] = []
     for name, size in run.sizes.items():
-        new = functools.partial(
-            synthetic_inputs, size.grid, size.heads, size.head_dim, device=str(device), dtype=run.dtype
-        )
-        smooth = new(text=size.text)
+        smooth = smooth_inputs(size, run.dtype, device)
         for wanted in run.savings:
             rows.append(_measure(name, "smooth", smooth, budget_for(smooth, wanted), run.repeats))
             on_row(rows[-1])
@@ -142,6 +138,11 @@ def check_kernels(device: torch.device) -> None:
         )
 
 
+def smooth_inputs(size: VideoSize, dtype: torch.dtype, device: torch.device) -> AttentionInputs:
+    """The synthetic field at a size."""
+    return synthetic_inputs(size.grid, size.heads, size.head_dim, device=str(device), dtype=dtype, text=size.text)
+
+
 def _white_noise(size: VideoSize, dtype: torch.dtype, device: torch.device) -> AttentionInputs:
     shape = (1, size.tokens, size.heads, size.head_dim)
     query, key, value = (torch.randn(shape, dtype=dtype, device=device) for _ in range(3))
@@ -152,17 +153,12 @@ def run_ours(inputs: AttentionInputs, budget: float, config: KernelConfig | None
     """The output, and savings of all attention FLOPs."""
     q, k, v = inputs.query, inputs.key, inputs.value
     out, executed = triton_ripple_attention(q, k, v, inputs.grid, budget, None, inputs.text_before, config)
-    return out, 1 - float((executed.scores_H + executed.values_H).mean()) / 2
+    return out, executed.savings
 
 
 def budget_for(inputs: AttentionInputs, wanted: float) -> float:
     """The smallest budget found by bisection that saves at least the wanted share."""
-    return bisect(
-        lambda budget: run_ours(inputs, budget)[1] >= wanted,
-        inside=_LARGEST_BUDGET,
-        outside=_SMALLEST_BUDGET,
-        steps=_BISECTIONS,
-    )
+    return budget_that_saves(wanted, lambda budget: run_ours(inputs, budget)[1], _LARGEST_BUDGET)
 
 
 def _measure(name: str, kind: str, inputs: AttentionInputs, budget: float, repeats: int) -> GpuAttentionRow:

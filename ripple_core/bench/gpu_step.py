@@ -12,16 +12,15 @@ from diffusers import WanTransformer3DModel
 from pydantic import BaseModel
 from torch import Tensor
 
-from ripple_core.attention import AttentionCall, Executed, RunDense, ripple_on_best_backend
+from ripple_core.attention import AttentionCall, AttentionMethod, Executed, ripple_on_best_backend
 from ripple_core.attention.config import RIPPLE_SCHEDULE
-from ripple_core.bench.search import bisect
+from ripple_core.bench.search import budget_that_saves
 from ripple_core.bench.timing import Machine, Milliseconds, interleaved, peak_bytes, this_machine
 from ripple_core.integrate import apply_method
 
 _TEXT_TOKENS = 512
 _VAE = (4, 8, 8)
-_BISECTIONS = 9
-_SMALLEST_BUDGET, _LARGEST_BUDGET = 1e-3, 100.0
+_LARGEST_BUDGET = 100.0
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,6 @@ class _AtBudget:
         return ripple_on_best_backend(query, key, value, call.grid, self.budget, call.scale, call.text_before)
 
 
-class _Dense:
-    name, aggressiveness = "dense", 0.0
-
-    def attend(self, *_: object) -> RunDense:
-        """See `AttentionMethod`."""
-        return RunDense()
-
-
 class _NoAttention:
     name, aggressiveness = "none", 0.0
 
@@ -175,8 +166,8 @@ class _Step:
     transformer: WanTransformer3DModel
     inputs: dict[str, Tensor]
 
-    def run(self, method: _AtBudget | _Dense | _NoAttention) -> tuple[float, int]:
-        """One forward call; savings of its attention, and its tokens."""
+    def run(self, method: AttentionMethod | None) -> tuple[float, int]:
+        """One forward call, dense without a method; savings of its attention, and its tokens."""
         handle = apply_method(self.transformer, method)
         try:
             handle.set_step(0, 1)
@@ -189,13 +180,8 @@ class _Step:
 
 def _measure(step: _Step, run: StepRun, names: tuple[str, str], wanted: float) -> StepRow:
     device, model = next(step.transformer.parameters()).device, STEP_MODELS[names[0]]
-    budget = bisect(
-        lambda budget: step.run(_AtBudget(budget))[0] >= wanted,
-        inside=_LARGEST_BUDGET,
-        outside=_SMALLEST_BUDGET,
-        steps=_BISECTIONS,
-    )
-    methods = (_Dense(), _AtBudget(budget), _NoAttention())
+    budget = budget_that_saves(wanted, lambda budget: step.run(_AtBudget(budget))[0], _LARGEST_BUDGET)
+    methods = (None, _AtBudget(budget), _NoAttention())
     dense, ours, without = interleaved([lambda m=m: step.run(m) for m in methods], run.repeats, device)  # type: ignore[misc]
     savings, tokens = step.run(_AtBudget(budget))
     reusing = sum(RIPPLE_SCHEDULE.strength(i, run.video_steps) is not None for i in range(run.video_steps))
@@ -216,6 +202,6 @@ def _measure(step: _Step, run: StepRun, names: tuple[str, str], wanted: float) -
         speed_up=dense.median / ours.median,
         video_steps=run.video_steps,
         video_speed_up=run.video_steps * dense.median / video_ms,
-        dense_peak_bytes=peak_bytes(lambda: step.run(_Dense()), device),
+        dense_peak_bytes=peak_bytes(lambda: step.run(None), device),
         ours_peak_bytes=peak_bytes(lambda: step.run(_AtBudget(budget)), device),
     )

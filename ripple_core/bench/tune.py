@@ -13,8 +13,15 @@ from torch import Tensor
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from ripple_core.attention.kernels.config import KernelConfig
-from ripple_core.bench.attention_inputs import AttentionInputs, synthetic_inputs
-from ripple_core.bench.gpu_attention import WrongOutput, budget_for, check_kernels, relative_difference, run_ours
+from ripple_core.bench.attention_inputs import AttentionInputs
+from ripple_core.bench.gpu_attention import (
+    WrongOutput,
+    budget_for,
+    check_kernels,
+    relative_difference,
+    run_ours,
+    smooth_inputs,
+)
 from ripple_core.bench.timing import interleaved, this_machine
 from ripple_core.bench.video_sizes import VideoSize
 
@@ -54,9 +61,7 @@ def tune(
     """
     check_kernels(device)
     for name, size in run.sizes.items():
-        inputs = synthetic_inputs(
-            size.grid, size.heads, size.head_dim, device=str(device), dtype=run.dtype, text=size.text
-        )
+        inputs = smooth_inputs(size, run.dtype, device)
         candidates = _Candidates(inputs, budget_for(inputs, run.savings), run.repeats)
         for config in run.candidates:
             on_candidate(name, config, candidates.measure(config))

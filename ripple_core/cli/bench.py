@@ -3,12 +3,15 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ripple_core.cli.errors import one_line_errors
 from ripple_core.cli.show import console
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DEFAULT_VALUES = [0.25, 0.5, 0.75, 1.0]
 _QUICK_PROMPTS, _QUICK_STEPS, _QUICK_VALUES = 2, 10, [0.5]
@@ -89,8 +92,7 @@ def fidelity(
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
     print_fidelity(report)
-    if json is not None:
-        json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_record(report, json)
     if out is not None:
         console.print(f"Report, plots and clips are in {out}")
 
@@ -128,11 +130,16 @@ def attention(
     run = SpeedRun(*sizes, savings, repeats=repeats, measure_memory=memory)
     print_speed_header()
     report = measure_speed(run, on_row=print_speed_row)
-    if json is not None:
-        json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_record(report, json)
     if plot is not None:
         plot_speed(report, plot)
     return None
+
+
+def write_record(report: "BaseModel", path: Path | None) -> None:
+    """As JSON, where a file is given."""
+    if path is not None:
+        path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def choose_prompts(path: Path | None, prompt_set: Literal["tuning", "reporting"] = "tuning") -> list[str]:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ripple_core.cli.bench import write_record
 from ripple_core.cli.errors import one_line_errors
 from ripple_core.cli.show import console
 
 if TYPE_CHECKING:
     import torch
-    from pydantic import BaseModel
 
     from ripple_core.bench.gpu_attention import GpuAttentionRow
     from ripple_core.bench.gpu_step import StepRow
@@ -31,7 +31,7 @@ def gpu_attention(sizes: list[str] | None, savings: list[float], repeats: int, j
 
     console.print("Medians in ms, preparing and deciding included; the fastest dense kernel is marked.")
     run = GpuAttentionRun(chosen, savings, repeats)
-    _write(measure_gpu_attention(run, gpu, on_row=print_attention_row), json)
+    write_record(measure_gpu_attention(run, gpu, on_row=print_attention_row), json)
 
 
 @one_line_errors
@@ -50,7 +50,7 @@ def step(
     run = StepRun(_known(model, STEP_MODELS, "--model"), _known(size, STEP_SIZES), savings, repeats, steps)
     gpu = _cuda(device)
     console.print("Medians of one step in ms. The video's speed-up is projected from them, dense steps included.")
-    _write(measure_steps(run, gpu, on_row=print_step_row), json)
+    write_record(measure_steps(run, gpu, on_row=print_step_row), json)
 
 
 @one_line_errors
@@ -92,11 +92,6 @@ def _cuda(device: str) -> "torch.device":
         raise typer.BadParameter(f"{device}; this needs a CUDA device, and torch sees none", param_hint="--device")
     torch.cuda.set_device(device)
     return torch.device(device)
-
-
-def _write(report: "BaseModel", path: Path | None) -> None:
-    if path is not None:
-        path.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def print_attention_row(row: "GpuAttentionRow") -> None:

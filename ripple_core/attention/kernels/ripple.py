@@ -70,10 +70,9 @@ def decide_only(
     grid: LatentGrid,
     budget: float,
     text_before: int = 0,
-    config: KernelConfig | None = None,
 ) -> None:
     """The first two passes, up to the lists, for whoever wants to know what they take."""
-    config = config or kernel_config(query_BNHD.device, query_BNHD.shape[3], query_BNHD.shape[1])
+    config = kernel_config(query_BNHD.device, query_BNHD.shape[3], query_BNHD.shape[1])
     layout = kernel_layout(grid, config.query_tokens, query_BNHD.device)
     scale = query_BNHD.shape[-1] ** -0.5
     call = _Call(query_BNHD, key_BMHD, value_BMHD, layout, config, budget, scale, text_before)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ripple_core.attention import LatentGrid
 from ripple_core.attention.kernels import config
 from ripple_core.attention.kernels.config import KernelConfig, kernel_config
-from ripple_core.bench import gpu_attention, gpu_step
+from ripple_core.bench import gpu_attention, gpu_step, search
 from ripple_core.bench.gpu_attention import GpuAttentionRun, WrongOutput, measure_gpu_attention
 from ripple_core.bench.gpu_step import StepModel, StepRun, measure_steps
 from ripple_core.bench.tune import TuneRun, tune, write_table
@@ -37,7 +37,7 @@ def test_sizes_are_those_of_the_models() -> None:
 def test_attention_rows_say_what_ran_and_against_what(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_attention, "_BISECTIONS", 3)
+    monkeypatch.setattr(search, "_BUDGETS_TRIED", 3)
     rows = []
     report = measure_gpu_attention(GpuAttentionRun(SIZES, [0.5], repeats=1), DEVICE, rows.append)
     assert report.rows == rows
@@ -88,7 +88,7 @@ def test_a_step_counts_its_attention_and_projects_a_video(
 
 
 def test_tuning_fills_the_table_that_calls_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_attention, "_BISECTIONS", 2)
+    monkeypatch.setattr(search, "_BUDGETS_TRIED", 2)
     candidates = [KernelConfig(query_tokens=32), KernelConfig(keys_at_once=128)]
     heard = []
     run = TuneRun(SIZES, savings=0.3, repeats=1, candidates=candidates)

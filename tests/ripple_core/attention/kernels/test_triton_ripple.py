@@ -4,6 +4,7 @@ import itertools
 import random
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import ripple_core
 from ripple_core.attention import LatentGrid, backend, dense_attention
 from ripple_core.attention.decide import decide, keys_taken, summarise_keys, summarise_queries
 from ripple_core.attention.kernels import ripple
@@ -28,6 +30,7 @@ from ripple_core.attention.reference import (
     reference_tiles,
 )
 from ripple_core.bench.attention_inputs import synthetic_inputs
+from ripple_core.bench.video_sizes import VIDEO_SIZES
 
 CONFIG = KernelConfig(query_tokens=64, keys_at_once=32)
 SIZES = [(1, 9, 10), (11, 1, 1), (3, 7, 5), (5, 4, 6), (2, 13, 1)]
@@ -89,6 +92,23 @@ def test_query_tiles_and_units_are_nearly_full_at_the_sizes_of_real_videos() -> 
         layout = kernel_layout(LatentGrid(*sizes), 128, torch.device("cpu"))
         assert len(layout.order) > 0.98 * 128 * len(layout.queries)
         assert len(layout.order) > 0.92 * layout.unit_token.numel()
+
+
+def test_the_table_of_method_is_counted_from_the_layouts() -> None:
+    """Rows filled, and FLOPs of deciding, for every model that METHOD.md lists."""
+    text = Path(ripple_core.__file__).with_name("METHOD.md").read_text(encoding="utf-8")
+    for name in ("cogvideox-5b", "wan-1.3b-480p", "wan-14b-720p", "hunyuan-720p"):
+        size = VIDEO_SIZES[name]
+        layout = kernel_layout(size.grid, KernelConfig().query_tokens, torch.device("cpu"))
+        x = torch.empty(1, size.tokens, size.heads, size.head_dim, device="meta")
+        call = ripple._Call(x, x, x, layout, KernelConfig(), 0.3, 1.0, size.text[0])
+        # Of QK^T, which is half of dense attention.
+        sample, deciding = (share / 2 for share in call._deciding_shares())
+        queries = len(layout.order) / (layout.query_places * len(layout.queries))
+        keys = len(layout.order) / layout.unit_token.numel()
+        grid = f"{size.grid.frames}x{size.grid.height}x{size.grid.width}"
+        shares = f"{queries:.1%} | {keys:.1%} | {deciding:.1%} | {sample:.2%}".replace("%", " %")
+        assert f"| {grid} | {shares} |" in text
 
 
 @pytest.mark.parametrize("sizes", [(5, 9, 10), (3, 7, 5), (1, 9, 10)], ids=str)
