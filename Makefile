@@ -50,5 +50,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -e ".[worker,bench,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[worker,s3,bench,dev]"
 	touch $@ $(VENV)/.demo

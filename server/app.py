@@ -11,14 +11,17 @@ from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis import asyncio as async_redis
 
+from ripple_core.contract.estimate import Estimator
 from ripple_core.contract.models import find_model
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
+from ripple_core.contract.submission import Submissions
 from ripple_core.contract.videos import LocalVideoStore
 from server.errors import install_error_handlers
+from server.event_stream import HEARTBEAT_SECONDS
 from server.metrics import JobCollector, RequestMetrics
-from server.routes import events, generate, jobs, models, ops
-from server.schemas import Problem
+from server.openapi_bodies import schemas
+from server.routes import events, generate, jobs, models, openai_videos, ops
 from server.service import JobService
 from server.settings import ServerSettings
 
@@ -41,41 +44,49 @@ def create_app(settings: ServerSettings) -> FastAPI:
         if settings.redis_url is None:
             raise ValueError("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
         redis = Redis.from_url(settings.redis_url)
-        app.state.service = JobService(
-            redis=redis,
-            store=JobStore(redis),
-            queue=JobQueue(redis),
-            videos=LocalVideoStore(settings.videos_dir),
-            model=find_model(settings.model),
-        )
+        app.state.service = _service(redis, settings)
         registry.register(JobCollector(app.state.service))
         # Its reads wait for events, so they must not time out before the wait does.
         app.state.async_redis = async_redis.Redis.from_url(
-            settings.redis_url, socket_timeout=2 * events.HEARTBEAT_SECONDS, max_connections=_MAX_STREAMS
+            settings.redis_url, socket_timeout=2 * HEARTBEAT_SECONDS, max_connections=_MAX_STREAMS
         )
         yield
         await app.state.async_redis.aclose()
         redis.close()
 
     app = FastAPI(title="TimeRipple", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
+    app.state.settings = settings
     registry = app.state.metrics_registry = CollectorRegistry()
     app.add_middleware(RequestMetrics, registry=registry)
     install_error_handlers(app)
-    for module in (generate, jobs, events, models, ops):
+    for module in (generate, jobs, events, models, openai_videos, ops):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
+def _service(redis: Redis, settings: ServerSettings) -> JobService:
+    store, queue = JobStore(redis), JobQueue(redis)
+    return JobService(
+        store=store,
+        queue=queue,
+        submissions=Submissions(redis, store, queue, settings.max_queued_jobs, settings.max_queued_seconds),
+        estimator=Estimator(redis),
+        videos=LocalVideoStore(settings.videos_dir),
+        serving=ServingMarks(redis),
+        model=find_model(settings.model),
+        lora_dir=settings.lora_dir,
+        webhook_allow=settings.webhook_allow,
+    )
+
+
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document with our problem details in place of its own validation errors."""
+    """FastAPI's document with the bodies and errors that it does not see, in place of its own validation errors."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = document["components"]["schemas"]
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= problem.pop("$defs") | {"Problem": problem}
+        document["components"]["schemas"] |= schemas()
         for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
+            document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
 

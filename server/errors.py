@@ -1,4 +1,4 @@
-"""Every error as RFC 9457 problem details. No stack trace reaches a client."""
+"""Every error as RFC 9457 problem details, or in OpenAI's shape under /v1. No stack trace reaches a client."""
 
 import logging
 from collections.abc import Mapping
@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from ripple_core.contract import errors
-from server.limits import describe_allowed, describe_fields
+from server.body import MalformedBody, UnsupportedMediaType
+from server.openai_schemas import OpenAIError, OpenAIErrorDetails
 from server.schemas import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
+OPENAI_PREFIX = "/v1/"
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
@@ -28,32 +30,50 @@ class NotReady(errors.RippleError):
     code = "not_ready"
 
 
+class StillStopping(errors.Refused):
+    """A job that was to be deleted has not stopped yet."""
+
+    code = "still_stopping"
+
+
 _STATUS: dict[type[errors.RippleError], int] = {
     errors.InvalidRequest: 422,
     errors.UnknownModel: 422,
+    MalformedBody: 400,
+    UnsupportedMediaType: 415,
     errors.JobNotFound: 404,
+    errors.JobExpired: 410,
+    errors.IdempotencyConflict: 409,
+    errors.QueueFull: 429,
+    errors.TooManyActiveJobs: 429,
     errors.VideoNotReady: 409,
     errors.NoVideo: 409,
     errors.VideoExpired: 410,
+    StillStopping: 409,
     NotReady: 503,
 }
 # Starlette answers 400 only to bodies it cannot read.
 _HTTP_CODES = {400: "malformed_json", 404: "not_found", 405: "method_not_allowed"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 Responses = dict[int | str, dict[str, Any]]
 
+_RETRY_HEADER = {"Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}}
+# What any route may answer: who calls is not known, or the job store is away.
+_ALWAYS = (401, 403, 503)
 
-def responses(*statuses: int, also: Responses | None = None) -> Responses:
-    """For a route's `responses=`: the problems it can answer with, and other answers."""
-    problems: Responses = {
-        status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_TYPE: {"schema": _SCHEMA_REFERENCE}}}
-        for status in (*statuses, 503)
-    }
+
+def responses(*statuses: int, also: Responses | None = None, openai: bool = False) -> Responses:
+    """For a route's `responses=`: the errors it can answer with, and other answers."""
+    kind, name = ("application/json", "OpenAIError") if openai else (PROBLEM_TYPE, "Problem")
+    problems: Responses = {}
+    for status in sorted({*statuses, *_ALWAYS}):
+        content = {kind: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+        problems[status] = {"description": HTTPStatus(status).phrase, "content": content}
+        if status in (429, 503):
+            problems[status]["headers"] = _RETRY_HEADER
     return problems | (also or {})
-
-
-_SCHEMA_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -74,6 +94,11 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The answer to a request that went wrong."""
+    if request.url.path.startswith(OPENAI_PREFIX):
+        kind = _OPENAI_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        param = wrong[0].field if wrong else None
+        details = OpenAIErrorDetails(message=detail, type=kind, param=param, code=code)
+        return JSONResponse(OpenAIError(error=details).model_dump(), status, headers=headers)
     body = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -93,7 +118,7 @@ def _on_ripple_error(request: Request, error: Exception) -> JSONResponse:
             FieldProblem(
                 field=violation.field,
                 message=violation.message,
-                allowed=violation.allowed,
+                allowed=violation.allowed or None,
                 nearest=list(violation.nearest),
             )
             for violation in error.violations
@@ -101,30 +126,22 @@ def _on_ripple_error(request: Request, error: Exception) -> JSONResponse:
     elif isinstance(error, errors.UnknownModel):
         wrong = [FieldProblem(field="model", message=str(error))]
     status = _STATUS.get(type(error), 500)
-    return problem(request, status, error.code, str(error), wrong, _RETRY_AFTER if status == 503 else None)
+    headers = dict(_RETRY_AFTER) if status == 503 else {}
+    if isinstance(error, errors.Refused):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return problem(request, status, error.code, str(error), wrong, headers)
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Wrong headers and parameters; bodies are read by `server.body`."""
     assert isinstance(error, RequestValidationError)
-    if any(item["type"] == "json_invalid" for item in error.errors()):
-        reason = error.errors()[0]["ctx"]["error"]
-        return problem(request, 400, "malformed_json", f"The body is not JSON: {reason}.")
-    wrong = [_field_problem(item) for item in error.errors()]
+    # The first part only says where the field was looked for: ("query", "limit") -> limit.
+    wrong = [
+        FieldProblem(field=".".join(str(part) for part in item["loc"][1:]), message=item["msg"])
+        for item in error.errors()
+    ]
     detail = "; ".join(f"{item.field}: {item.message}" for item in wrong)
     return problem(request, 422, errors.InvalidRequest.code, detail, wrong)
-
-
-def _field_problem(item: dict[str, Any]) -> FieldProblem:
-    """One of pydantic's errors with the whole allowed range, not only the bound that was broken."""
-    # The first part only says where the field was looked for: ("body", "reuse", "mode") -> reuse.mode.
-    path = [str(part) for part in item["loc"][1:]] or [str(item["loc"][0])]
-    field = ".".join(path)
-    if item["type"] == "extra_forbidden":
-        known = ", ".join(describe_fields(path[:-1]))
-        return FieldProblem(field=field, message=f"is not a known field; known are: {known}", allowed=known)
-    allowed = describe_allowed(path) if item["loc"][0] == "body" else None
-    message = item["msg"] + (f"; allowed: {allowed}" if allowed else "")
-    return FieldProblem(field=field, message=message, allowed=allowed)
 
 
 def _on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -47,7 +47,7 @@ class JobCollector(Collector):
         age = time.time() - int(queued[0][:12], 16) / 1000 if queued else 0.0
         gauges = {
             "timeripple_oldest_queued_age_seconds": ("Age of the oldest queued job.", age),
-            "timeripple_queue_length": ("Messages no worker has taken yet.", self._service.queue.rq.count),
+            "timeripple_queue_length": ("Messages no worker has taken yet.", self._service.queue.num_messages()),
             "timeripple_live_workers": ("Workers with a fresh heartbeat.", len(store.live_workers())),
         }
         totals = store.totals()

@@ -1,18 +1,45 @@
 """What the API does, without HTTP."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from redis import Redis
+from ripple_core.contract.retention import ServingMarks
+from ripple_core.contract.webhooks import check_webhook_url
 
-from ripple_core.contract.errors import NoVideo, UnknownModel, VideoExpired, VideoNotReady
-from ripple_core.contract.job import JobRecord, JobStatus, new_job_id, utc_now
+from ripple_core.contract.errors import JobNotFound, NoVideo, UnknownModel, VideoExpired, VideoNotReady
+from ripple_core.contract.estimate import Estimate, Estimator
+from ripple_core.contract.job import JobRecord, JobStatus, QueuePlace, Webhook, new_job_id, utc_now
 from ripple_core.contract.models import BUILTIN_MODEL_ID, ModelSpec
 from ripple_core.contract.queue import JobQueue
-from ripple_core.contract.request import GenerateRequest
+from ripple_core.contract.request import GenerateRequest, ResolvedRequest
 from ripple_core.contract.store import JobStore
+from ripple_core.contract.submission import IdempotencyKey, Submissions
 from ripple_core.contract.validate import resolve
 from ripple_core.contract.videos import VideoStore
+from server.access import Caller
+from server.images import as_png, read_data_url
+
+
+@dataclass(frozen=True)
+class Order:
+    """A submission: what is asked for, and by whom.
+
+    Attributes:
+        request: as sent.
+        caller: who sent it.
+        image: content of the file that came with a form.
+        idempotency_key: the client's own name for the submission.
+        remixed_from: the record whose settings and image are taken over.
+    """
+
+    request: GenerateRequest
+    caller: Caller
+    image: bytes | None = None
+    idempotency_key: str | None = None
+    remixed_from: JobRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -23,34 +50,80 @@ class JobService:
         redis.RedisError: from every method, when Redis cannot be reached.
     """
 
-    redis: Redis
     store: JobStore
     queue: JobQueue
+    submissions: Submissions
+    estimator: Estimator
     videos: VideoStore
+    serving: ServingMarks
     model: ModelSpec
+    lora_dir: Path | None = None
+    webhook_allow: tuple[str, ...] = ()
 
-    def submit(self, request: GenerateRequest) -> JobRecord:
-        """Check, store and queue a request; the record and its queue message appear together or not at all.
+    def submit(self, order: Order) -> JobRecord:
+        """Check, store and queue a request; records and queue messages appear together or not at all.
+
+        Returns:
+            The first job of the request, or the one that its idempotency key already stands for.
 
         Raises:
             InvalidRequest: with every wrong field.
             UnknownModel: when this server does not have the model.
+            IdempotencyConflict: when the key was used with another body.
+            QueueFull: when no more may wait.
+            TooManyActiveJobs: when the caller's key has as many jobs as it may.
         """
-        asked = BUILTIN_MODEL_ID if request.model == "builtin" else request.model
-        if asked not in (None, self.model.id):
-            raise UnknownModel(f"This server has no model {request.model!r}; it has: {self.model.id}.")
-        record = JobRecord(id=new_job_id(), created_at=utc_now(), request=resolve(request, self.model))
-        transaction = self.redis.pipeline()
-        self.store.add(record, transaction)
-        self.queue.send(record.id, transaction)
-        transaction.execute()
+        image, resolved = self._resolve(order)
+        records = self._records(order, resolved)
+        try:
+            if image is not None:
+                for record in records:
+                    self.videos.put_image(record.id, image)
+            job_id = self.submissions.submit(records, order.caller.max_active_jobs, _idempotency_key(order))
+        except BaseException:
+            self._drop_images(records, image)
+            raise
+        if job_id != records[0].id:
+            self._drop_images(records, image)
+            return self.store.get(job_id)
+        return records[0]
+
+    def estimate(self, request: GenerateRequest, image: bytes | None) -> tuple[ResolvedRequest, Estimate | None]:
+        """What a request would be filled up to and cost; nothing is stored.
+
+        Raises:
+            InvalidRequest, UnknownModel: as `submit` would.
+        """
+        _, resolved = self._resolve(Order(request, Caller(), image))
+        return resolved, self.estimator.estimate(self.model, resolved)
+
+    def queue_wait_s(self) -> float | None:
+        """Estimated seconds until a job of normal priority that came now would start; None while unknown."""
+        return self.store.wait_at_end()
+
+    def get(self, job_id: str, caller: Caller) -> JobRecord:
+        """One job of the caller's.
+
+        Raises:
+            JobNotFound: when there is no such job, or it is another key's.
+            JobExpired: when it was kept for its time.
+        """
+        record = self.store.get(job_id)
+        if not caller.may_see(record):
+            raise JobNotFound(job_id)
         return record
 
-    def page(self, status: JobStatus | None, cursor: str | None, limit: int) -> tuple[list[JobRecord], str | None]:
-        """Records newest first, and the cursor of the next page if there is one."""
-        records = self.store.page(status, cursor, limit + 1)
-        more = len(records) > limit
-        return records[:limit], records[limit - 1].id if more else None
+    def page(
+        self, caller: Caller, status: JobStatus | None, after: str | None, limit: int, oldest_first: bool = False
+    ) -> tuple[list[JobRecord], bool]:
+        """The caller's records, newest first, and whether more follow."""
+        owner = caller.owner if caller.restricted else None
+        records = self.store.page(status, after, limit + 1, owner, oldest_first)
+        return records[:limit], len(records) > limit
+
+    def place(self, record: JobRecord) -> QueuePlace | None:
+        """Where a queued job stands."""
+        return self.store.place(record.id) if record.status == JobStatus.QUEUED else None
 
     def has_told_all(self, job_id: str, event_id: str) -> bool:
         """True when the job has ended and no event follows this one.
@@ -60,34 +133,107 @@ class JobService:
         """
         return self.store.get(job_id).status.is_terminal and not self.store.has_events_after(job_id, event_id)
 
-    def video(self, job_id: str) -> Path:
-        """The finished MP4.
+    def file(self, record: JobRecord, name: str) -> Path:
+        """A file of a job that has succeeded.
 
         Raises:
-            JobNotFound: when there is no such job.
             VideoNotReady: while it is queued or running.
             NoVideo: when it failed or was cancelled.
-            VideoExpired: when the video has been deleted since.
+            VideoExpired: when the files have been deleted since.
         """
-        record = self.store.get(job_id)
         if not record.status.is_terminal:
-            raise VideoNotReady(f"The job is {record.status}; follow /jobs/{job_id}/events until it has succeeded.")
+            raise VideoNotReady(f"The job is {record.status}; follow /jobs/{record.id}/events until it has succeeded.")
         if record.status != JobStatus.SUCCEEDED:
             reason = f": {record.error.message}" if record.error else "."
             raise NoVideo(f"The job was {record.status} and has no video{reason}")
-        path = self.videos.find(job_id)
+        path = self.videos.find(record.id, name)
         if path is None:
             raise VideoExpired("The video was kept for its time and has been deleted; send the request again.")
         return path
 
-    def cancel_or_delete(self, job_id: str) -> JobRecord | None:
-        """Cancel an active job and return its record; delete a finished one with its video and return None.
+    def cancel(self, record: JobRecord) -> JobRecord:
+        """Cancel a queued job at once and ask a running one to stop; a finished one stays as it is."""
+        return self.store.request_cancel(record.id)
+
+    def delete(self, job_id: str) -> bool:
+        """Forget an ended job with its files; False when it has not ended."""
+        if not self.store.get(job_id).status.is_terminal:
+            return False
+        self.videos.delete(job_id)
+        return self.store.delete(job_id)
+
+    @property
+    def loras(self) -> list[str]:
+        """Names that requests may ask for."""
+        if self.lora_dir is None or not self.lora_dir.is_dir():
+            return []
+        return sorted(path.stem for path in self.lora_dir.glob("*.safetensors"))
+
+    def find_model(self, name: str | None) -> ModelSpec:
+        """The model a request means.
 
         Raises:
-            JobNotFound: when there is no such job.
+            UnknownModel: when this server does not have it.
         """
-        if not self.store.get(job_id).status.is_terminal:
-            return self.store.request_cancel(job_id)
-        self.videos.delete(job_id)
-        self.store.delete(job_id)
+        asked = BUILTIN_MODEL_ID if name == "builtin" else name
+        if asked not in (None, self.model.id):
+            raise UnknownModel(f"This server has no model {name!r}; it has: {self.model.id}.")
+        return self.model
+
+    def _resolve(self, order: Order) -> tuple[bytes | None, ResolvedRequest]:
+        request = order.request
+        spec = self.find_model(request.model)
+        if request.webhook is not None:
+            check_webhook_url(request.webhook.url, self.webhook_allow)
+        image = self._image(order)
+        digest = hashlib.sha256(image).hexdigest() if image is not None else None
+        return image, resolve(request, spec, digest, self.loras if request.loras else ())
+
+    def _image(self, order: Order) -> bytes | None:
+        if order.image is not None:
+            return as_png(order.image, "image")
+        if order.request.image is not None:
+            return as_png(read_data_url(order.request.image, "image"), "image")
+        if order.remixed_from is not None and order.remixed_from.request.image_sha256 is not None:
+            kept = self.videos.find_image(order.remixed_from.id)
+            if kept is None:
+                raise VideoExpired("The image this video began from has been deleted; send the request again with it.")
+            return kept.read_bytes()
         return None
+
+    def _records(self, order: Order, resolved: ResolvedRequest) -> list[JobRecord]:
+        request = order.request
+        estimate = self.estimator.estimate(self.model, resolved)
+        # Ids of one millisecond sort by chance, and queued jobs start in their order.
+        ids = sorted(new_job_id() for _ in range(request.n))
+        return [
+            JobRecord(
+                id=job_id,
+                created_at=utc_now(),
+                request=resolved.model_copy(update={"seed": (resolved.seed + index) % 2**53}),
+                owner=order.caller.owner,
+                priority=request.priority,
+                batch=ids if request.n > 1 else [],
+                remixed_from=order.remixed_from.id if order.remixed_from else None,
+                estimated_s=estimate.seconds if estimate else None,
+                webhook=Webhook(url=request.webhook.url) if request.webhook else None,
+            )
+            for index, job_id in enumerate(ids)
+        ]
+
+    def _drop_images(self, records: Iterable[JobRecord], image: bytes | None) -> None:
+        if image is not None:
+            for record in records:
+                self.videos.delete(record.id)
+
+
+def _idempotency_key(order: Order) -> IdempotencyKey | None:
+    if order.idempotency_key is None:
+        return None
+    content: dict[str, Any] = {
+        "request": order.request.model_dump_json(),
+        "image": hashlib.sha256(order.image).hexdigest() if order.image is not None else None,
+        "remixed_from": order.remixed_from.id if order.remixed_from else None,
+    }
+    fingerprint = hashlib.sha256(repr(content).encode()).hexdigest()
+    return IdempotencyKey(order.caller.owner, order.idempotency_key, fingerprint)

@@ -17,6 +17,8 @@ from redis.retry import Retry
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
+from ripple_core.contract.estimate import Estimator
+from ripple_core.contract.models import find_model
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.upkeep import Upkeep
@@ -60,12 +62,13 @@ def run_worker(settings: WorkerSettings) -> None:
     videos = LocalVideoStore(settings.videos_dir)
     engine = Engine(settings)
     shutting_down = Event()
-    set_context(WorkerContext(name, store, queue, videos, engine, shutting_down))
+    model = find_model(settings.model)
+    set_context(WorkerContext(name, store, queue, videos, model, Estimator(redis), engine, shutting_down))
     upkeep = Upkeep(store, queue, videos, settings.max_attempts, settings.video_ttl_seconds)
     store.beat(name, timedelta(seconds=settings.lost_after_seconds))
     Thread(target=_beat, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()
     engine.start()
-    worker = _RippleWorker([queue.rq], name=name, connection=redis, serializer=JSONSerializer)
+    worker = _RippleWorker(queue.in_order, name=name, connection=redis, serializer=JSONSerializer)
     worker.shutting_down = shutting_down
     try:
         # RQ tells of every job and poll at INFO; we tell of jobs ourselves.

@@ -8,11 +8,13 @@ from threading import Event
 from redis import RedisError
 
 from ripple_core.contract.errors import JobNotFound
+from ripple_core.contract.estimate import Estimator
 from ripple_core.contract.job import JobRecord, Progress, utc_now
 from ripple_core.contract.metrics import JobMetrics
+from ripple_core.contract.models import ModelSpec
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
-from ripple_core.contract.videos import LocalVideoStore
+from ripple_core.contract.videos import VideoStore
 from worker.engine import Engine
 from worker.messages import EndAnswer, Failed, Finished, Generate
 
@@ -26,7 +28,9 @@ class WorkerContext:
     name: str
     store: JobStore
     queue: JobQueue
-    videos: LocalVideoStore
+    videos: VideoStore
+    model: ModelSpec
+    estimator: Estimator
     engine: Engine
     shutting_down: Event
 
@@ -79,6 +83,7 @@ class _Execution:
             metrics = self._with_queue_time(answer.metrics)
             if store.succeed(job_id, self._owner, metrics, self._record.request.num_inference_steps):
                 store.add_totals(_totals(metrics))
+                self._context.estimator.remember(self._context.model, self._record.request, metrics)
         elif isinstance(answer, Failed):
             if store.fail(job_id, self._owner, answer.error):
                 store.add_totals({"jobs_failed": 1})
@@ -87,7 +92,7 @@ class _Execution:
                 store.add_totals({"jobs_cancelled": 1})
         elif store.return_to_queue(job_id, self._owner):
             # Stopped because this worker shuts down: another one, or this one's next start, takes the job.
-            self._context.queue.send(job_id)
+            self._context.queue.send(job_id, self._record.priority)
 
     def _progress(self, progress: Progress) -> None:
         if not self._context.store.set_progress(self._record.id, self._owner, progress):

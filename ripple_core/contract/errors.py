@@ -4,6 +4,11 @@ RippleError
 ├── InvalidRequest      one or more fields are wrong; carries every Violation
 ├── UnknownModel        the model is not a built-in, a catalogue name or a pipeline folder
 ├── JobNotFound
+│   └── JobExpired      the job's record was kept for its time and then deleted
+├── IdempotencyConflict the Idempotency-Key was used with another body
+├── Refused             not now; says when to try again
+│   ├── QueueFull           as much work waits as may wait
+│   └── TooManyActiveJobs   an API key has as many queued and running jobs as it may
 ├── VideoNotReady       the job has not finished yet
 ├── NoVideo             the job ended without a video
 ├── VideoExpired        the video was kept for its time and then deleted
@@ -59,6 +64,42 @@ class JobNotFound(RippleError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"There is no job {job_id}; it was never created or has been deleted.")
+
+
+class JobExpired(JobNotFound):
+    """The job's record was kept for its time and then deleted."""
+
+    code = "job_expired"
+
+    def __init__(self, job_id: str) -> None:
+        # Not JobNotFound's own message.
+        RippleError.__init__(self, f"Job {job_id} was kept for its time and has been removed; send the request again.")
+
+
+class IdempotencyConflict(RippleError):
+    """The Idempotency-Key was used with another body."""
+
+    code = "idempotency_conflict"
+
+
+class Refused(RippleError):
+    """Not now; `retry_after_seconds` says when to try again."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(Refused):
+    """As much work waits as may wait."""
+
+    code = "queue_full"
+
+
+class TooManyActiveJobs(Refused):
+    """An API key has as many queued and running jobs as it may."""
+
+    code = "too_many_active_jobs"
 
 
 class VideoNotReady(RippleError):

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ripple_core.contract.metrics import JobMetrics
-from ripple_core.contract.request import ResolvedRequest
+from ripple_core.contract.request import Priority, ResolvedRequest
 
 JOB_ID_PATTERN = r"^[0-9a-f]{28}$"
 
@@ -35,24 +35,53 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
 }
 
-Stage = Literal["queued", "load", "text_encode", "denoise", "vae_decode", "mp4_encode", "done"]
+Stage = Literal["queued", "load", "text_encode", "denoise", "vae_decode", "mp4_encode", "quality_check", "done"]
 
 
 class Progress(BaseModel):
-    """How far a job is; step counts finished denoising steps, fraction is of the whole job in 0..1."""
+    """How far a job is."""
 
-    stage: Stage = "queued"
-    step: int = 0
-    total_steps: int = 0
-    fraction: float = 0.0
+    stage: Stage = Field("queued", description="What is being done.")
+    step: int = Field(0, description="Denoising steps finished.")
+    total_steps: int = Field(0, description="Denoising steps in all; 0 before a worker has the job.")
+    fraction: float = Field(0.0, description="Share of the whole job that is done, 0 to 1.")
     eta_s: float | None = Field(None, description="Estimated seconds left; null while unknown.")
+
+
+class QueuePlace(BaseModel):
+    """Where a queued job stands."""
+
+    position: int = Field(description="Number of jobs that start before it; 0 is the next.")
+    wait_s: float | None = Field(
+        description="Estimated seconds until it starts, from what like jobs took; null while nothing is known of those."
+    )
 
 
 class JobError(BaseModel):
     """Why a job failed: a stable code and a message for people."""
 
-    code: str
-    message: str
+    code: str = Field(description="Stable word for programs, such as out_of_memory.")
+    message: str = Field(description="What happened and what to do, for people.")
+
+
+class WebhookDelivery(BaseModel):
+    """One attempt to tell a webhook."""
+
+    at: datetime = Field(description="When it was made.")
+    status_code: int | None = Field(None, description="HTTP status of the answer; null without an answer.")
+    error: str | None = Field(None, description="Why it failed; null when the answer was a 2xx.")
+
+
+class Webhook(BaseModel):
+    """Whom to tell when the job has ended, and how that went."""
+
+    url: str = Field(description="As given in the request.")
+    state: Literal["waiting", "pending", "delivered", "failed"] = Field(
+        "waiting",
+        description="waiting for the job to end; pending while attempts are left; delivered; failed for good.",
+    )
+    deliveries: list[WebhookDelivery] = Field([], description="Every attempt, oldest first.")
+    next_attempt_at: datetime | None = Field(None, description="When the next attempt is due; null when none is.")
 
 
 class JobRecord(BaseModel):
@@ -67,6 +96,15 @@ class JobRecord(BaseModel):
     request: ResolvedRequest
     error: JobError | None = None
     metrics: JobMetrics | None = None
+    # The API key that sent it; none where keys are not in use.
+    owner: str | None = None
+    priority: Priority = "normal"
+    # All jobs of the request, this one included, when it asked for several videos.
+    batch: list[str] = []
+    remixed_from: str | None = None
+    # Seconds on a worker, as expected at submission; none where no job like it has finished yet.
+    estimated_s: float | None = None
+    webhook: Webhook | None = None
     # Which execution owns a running job, how often it was started, and whether it should stop.
     execution: str | None = None
     attempts: int = 0

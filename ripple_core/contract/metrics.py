@@ -14,6 +14,7 @@ class LatencySeconds(BaseModel):
     denoise: float = 0.0
     vae_decode: float = 0.0
     mp4_encode: float = 0.0
+    quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")
     total: float = 0.0
 
 
@@ -81,15 +82,25 @@ class DeviceMetrics(BaseModel):
 
 
 class OutputMetrics(BaseModel):
-    """The MP4."""
+    """The file."""
 
-    frames: int
-    fps: int
-    width: int
-    height: int
-    duration_s: float
-    bytes: int
-    sha256: str
+    frames: int = Field(description="Number of frames.")
+    fps: int = Field(description="Frames per second.")
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    duration_s: float = Field(description="Seconds.")
+    bytes: int = Field(description="Size of the file.")
+    sha256: str = Field(description="Of the file, in hexadecimal.")
+
+
+class QualityMetrics(BaseModel):
+    """The frames against those of the dense twin: same request and seed, attention untouched."""
+
+    identical: bool = Field(description="True when no pixel differs; PSNR is null then.")
+    psnr_db: float | None = Field(description="Peak signal-to-noise ratio over all pixels of all frames, in decibels.")
+    worst_frame_psnr_db: float | None = Field(description="The same of the frame that differs most.")
+    ssim: float = Field(description="Structural similarity, mean over frames; 1 is equal.")
+    dense_denoise_s: float = Field(description="Seconds of the twin's denoising, to compare with `latency_s.denoise`.")
 
 
 class JobMetrics(BaseModel):
@@ -101,3 +112,4 @@ class JobMetrics(BaseModel):
     attention: AttentionMetrics
     device: DeviceMetrics
     output: OutputMetrics
+    quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")

@@ -43,6 +43,21 @@ class ModelSpec(BaseModel):
     frame_multiple: int = Field(4, description="num_frames is a multiple of this, plus 1.")
     max_size: int = Field(1280, description="Largest width or height.")
     max_frames: int = Field(161, description="Largest num_frames.")
+    max_work: int | None = Field(
+        None, description="Most width x height x num_frames x steps of a request; four times the defaults' by default."
+    )
+
+    def nearest_num_frames(self, num_frames: float) -> int:
+        """The number of frames the model can make that is closest to this one."""
+        most = (self.max_frames - 1) // self.frame_multiple
+        return min(max(round((num_frames - 1) / self.frame_multiple), 0), most) * self.frame_multiple + 1
+
+    @property
+    def work_limit(self) -> int:
+        """Most pixels x frames x steps of one request."""
+        defaults = self.defaults
+        usual = defaults.width * defaults.height * defaults.num_frames * defaults.num_inference_steps
+        return self.max_work or 4 * usual
 
 
 CATALOGUE: dict[str, ModelSpec] = {

@@ -1,4 +1,4 @@
-"""The RQ queue between server and workers; it carries job ids and nothing else."""
+"""The RQ queues between server and workers, one for each priority; they carry job ids and nothing else."""
 
 from redis import Redis
 from redis.client import Pipeline
@@ -6,7 +6,10 @@ from rq import Queue
 from rq.intermediate_queue import IntermediateQueue
 from rq.serializers import JSONSerializer
 
-QUEUE_NAME = "ripple"
+from ripple_core.contract.request import Priority
+
+# In the order in which workers take from them.
+QUEUE_NAMES: dict[Priority, str] = {"high": "ripple-high", "normal": "ripple", "low": "ripple-low"}
 # By import path, so that the server never imports the worker.
 TASK = "worker.task.run_job"
 _NO_TIMEOUT = -1
@@ -18,9 +21,16 @@ class JobQueue:
 
     def __init__(self, redis: Redis) -> None:
         # JSON, not pickle: whoever can write to Redis must not be able to run code in a worker.
-        self.rq = Queue(QUEUE_NAME, connection=redis, serializer=JSONSerializer)
+        self._queues = {
+            priority: Queue(name, connection=redis, serializer=JSONSerializer) for priority, name in QUEUE_NAMES.items()
+        }
 
-    def send(self, job_id: str, pipeline: Pipeline | None = None) -> None:
+    @property
+    def in_order(self) -> list[Queue]:
+        """RQ's queues, the most urgent first."""
+        return list(self._queues.values())
+
+    def send(self, job_id: str, priority: Priority, pipeline: Pipeline | None = None) -> None:
         """Append the job, as part of a transaction if one is given."""
         message = Queue.prepare_data(
             TASK,
@@ -31,12 +41,19 @@ class JobQueue:
             description="video",
         )
         # Not enqueue(): that one opens a transaction of its own inside the caller's.
-        self.rq.enqueue_many([message], pipeline=pipeline)
+        self._queues[priority].enqueue_many([message], pipeline=pipeline)
+
+    def num_messages(self) -> int:
+        """Messages that no worker has taken yet."""
+        return sum(queue.count for queue in self._queues.values())
 
     def waiting(self) -> set[str]:
         """Job ids that some worker will still receive."""
-        taken = IntermediateQueue(self.rq.key, self.rq.connection).get_job_ids()
-        jobs = self.rq.job_class.fetch_many(
-            [*self.rq.job_ids, *taken], connection=self.rq.connection, serializer=JSONSerializer
-        )
-        return {job.args[0] for job in jobs if job is not None}
+        found: set[str] = set()
+        for queue in self._queues.values():
+            taken = IntermediateQueue(queue.key, queue.connection).get_job_ids()
+            jobs = queue.job_class.fetch_many(
+                [*queue.job_ids, *taken], connection=queue.connection, serializer=JSONSerializer
+            )
+            found |= {job.args[0] for job in jobs if job is not None}
+        return found

@@ -1,9 +1,10 @@
 """Settings that server and worker share, read from the environment once per process."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DAY_SECONDS = 24 * 3600
 
@@ -19,11 +20,37 @@ class SharedSettings(BaseSettings):
         description="Redis to use; without it one is embedded, with its data under the data folder.",
     )
     data_dir: Path = Field(Path("ripple-data"), description="Videos, and the embedded Redis's data.")
+    store_url: str | None = Field(
+        None,
+        pattern="^s3://[^/]+",
+        description="s3://bucket/prefix to keep videos in, instead of the data folder; AWS_* variables say how.",
+    )
     model: str = Field("builtin", description="builtin, a name of `ripple models`, or a diffusers pipeline folder.")
+    lora_dir: Path | None = Field(None, description="Folder of the .safetensors files that requests may name as LoRAs.")
     video_ttl_seconds: int = Field(7 * DAY_SECONDS, ge=60, description="How long finished videos are kept.")
+    job_ttl_seconds: int = Field(30 * DAY_SECONDS, ge=60, description="How long records of ended jobs are kept.")
+    disk_quota_bytes: int | None = Field(
+        None, ge=1, description="Most bytes of finished videos; the oldest go first. Unlimited by default."
+    )
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts and networks (CIDR), separated by commas, that webhooks may reach though not public."
+    )
+    public_url: str | None = Field(
+        None, pattern="^https?://[^/]", description="Where clients reach the API, for links in webhooks."
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged.")
+
+    @field_validator("webhook_allow", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return split_commas(value)
 
     @property
     def videos_dir(self) -> Path:
-        """Folder of finished MP4s."""
+        """Folder of finished videos."""
         return self.data_dir / "videos"
+
+
+def split_commas(value: Any) -> Any:
+    """Turn "a, b" into ("a", "b"); anything but text stays as it is."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

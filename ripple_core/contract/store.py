@@ -1,55 +1,45 @@
-"""Job records in Redis: the one module that knows the keys.
+"""Job records in Redis: with `submission` and `scripts`, the modules that know the keys.
 
 Every change of a status is a compare-and-set in one Lua script, so a terminal status never changes, and every
 change also goes to the job's event stream. A running job belongs to one execution (a token made when it was
 claimed): whoever lost the job to another execution can no longer write to it.
 
 Keys, all under `ripple:`:
-    job:{id}            hash: the record
-    job:{id}:events     stream: state changes and progress
-    jobs                sorted set of all ids; ids sort by creation time
-    jobs:{status}       the same for one status
-    totals              hash: counters over all jobs ever
-    worker:{name}       lives as long as a worker's heartbeat
+    job:{id}                      hash: the record
+    job:{id}:events               stream: state changes and progress
+    jobs, jobs:{status}           sorted sets of ids; ids sort by creation time
+    owner:{key}:jobs[:{status}]   the same of one API key
+    queue                         sorted set: queued ids in the order in which they start
+    queued_ms                     estimated milliseconds of all queued jobs together
+    ended                         sorted set: ids of ended jobs by the time they ended
+    webhooks                      sorted set: ids of ended jobs whose webhook is due, by time
+    expired:{id}                  what is left of a job whose record was kept for its time
+    idempotency:{digest}          hash: fingerprint and job of an Idempotency-Key
+    history:{model}               list: what finished jobs took
+    totals                        hash: counters over all jobs ever
+    workers                       sorted set: names of workers by when they count as dead
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
 
-from ripple_core.contract.errors import JobNotFound
-from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, utc_now
+from ripple_core.contract import scripts
+from ripple_core.contract.errors import JobExpired, JobNotFound
+from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, QueuePlace, Webhook, utc_now
 from ripple_core.contract.metrics import JobMetrics
+from ripple_core.contract.request import Priority
 
-_PREFIX = "ripple:"
-_JSON_FIELDS = {"request", "progress", "error", "metrics"}
-
-# KEYS: job, events. ARGV: prefix, id, allowed statuses, new status, owning execution or "", event, fields...
-_TRANSITION = """
-local status = redis.call('HGET', KEYS[1], 'status')
-if not status then return 'missing' end
-if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then return status end
-if ARGV[5] ~= '' and redis.call('HGET', KEYS[1], 'execution') ~= ARGV[5] then return 'lost' end
-redis.call('HSET', KEYS[1], 'status', ARGV[4], unpack(ARGV, 7))
-if ARGV[4] == 'running' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
-redis.call('ZREM', ARGV[1] .. 'jobs:' .. status, ARGV[2])
-redis.call('ZADD', ARGV[1] .. 'jobs:' .. ARGV[4], 0, ARGV[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'state', 'data', ARGV[6])
-return 'ok'
-"""
-
-# KEYS: job, events. ARGV: owning execution, progress. Returns whether the job should go on.
-_PROGRESS = """
-if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return 0 end
-if redis.call('HGET', KEYS[1], 'execution') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'progress', ARGV[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'progress', 'data', ARGV[2])
-return redis.call('HGET', KEYS[1], 'cancel_requested') == '1' and 0 or 1
-"""
+PREFIX = "ripple:"
+_WORKERS = f"{PREFIX}workers"
+# How many jobs ahead of another are looked at one by one for its place in the queue.
+_COUNTED_JOBS = 200
+_JSON_FIELDS = {"request", "progress", "error", "metrics", "batch", "webhook"}
+_RANKS: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
 
 class JobStore:
@@ -65,14 +55,21 @@ class JobStore:
     def __init__(self, redis: Redis) -> None:
         # Any: redis-py types every answer as bytes or text, and ours are bytes.
         self.redis: Any = redis
-        self._transition_script = redis.register_script(_TRANSITION)
-        self._progress_script = redis.register_script(_PROGRESS)
+        self._transition_script = redis.register_script(scripts.TRANSITION)
+        self._progress_script = redis.register_script(scripts.PROGRESS)
+        self._forget_script = redis.register_script(scripts.FORGET)
+        self._beat_script = redis.register_script(scripts.BEAT)
+        self._live_workers_script = redis.register_script(scripts.LIVE_WORKERS)
+        self._place_script = redis.register_script(scripts.PLACE)
 
     def add(self, record: JobRecord, pipeline: Pipeline) -> None:
         """Queue the commands that store a new record; the caller executes the transaction."""
         pipeline.hset(_job_key(record.id), mapping=_encode(record.model_dump(mode="json")))
-        pipeline.zadd(f"{_PREFIX}jobs", {record.id: 0})
-        pipeline.zadd(f"{_PREFIX}jobs:{record.status}", {record.id: 0})
+        for scope in (PREFIX, _owned(record.owner)) if record.owner else (PREFIX,):
+            pipeline.zadd(f"{scope}jobs", {record.id: 0})
+            pipeline.zadd(f"{scope}jobs:{record.status}", {record.id: 0})
+        pipeline.zadd(f"{PREFIX}queue", {record.id: _RANKS[record.priority]})
+        pipeline.incrby(f"{PREFIX}queued_ms", milliseconds(record.estimated_s))
         pipeline.xadd(events_key(record.id), {"event": "state", "data": _state_event(record.status)})
 
     def get(self, job_id: str) -> JobRecord:
@@ -80,17 +77,31 @@ class JobStore:
 
         Raises:
             JobNotFound: when there is none.
+            JobExpired: when it was kept for its time and then removed.
         """
         record = _decode(self.redis.hgetall(_job_key(job_id)))
         if record is None:
+            if self.redis.exists(f"{PREFIX}expired:{job_id}"):
+                raise JobExpired(job_id)
             raise JobNotFound(job_id)
         return record
 
-    def page(self, status: JobStatus | None, before: str | None, limit: int) -> list[JobRecord]:
-        """Records newest first, from after the id `before`, optionally of one status only."""
-        key = f"{_PREFIX}jobs:{status}" if status else f"{_PREFIX}jobs"
-        newest = f"({before}" if before else "+"
-        ids = self.redis.zrevrangebylex(key, newest, "-", start=0, num=limit)
+    def page(
+        self,
+        status: JobStatus | None,
+        after: str | None,
+        limit: int,
+        owner: str | None = None,
+        oldest_first: bool = False,
+    ) -> list[JobRecord]:
+        """Records newest first (or oldest), from after the id `after`; of one status and one owner only, if given."""
+        key = f"{_owned(owner) if owner else PREFIX}jobs"
+        if status:
+            key = f"{key}:{status}"
+        if oldest_first:
+            ids = self.redis.zrangebylex(key, f"({after}" if after else "-", "+", start=0, num=limit)
+        else:
+            ids = self.redis.zrevrangebylex(key, f"({after}" if after else "+", "-", start=0, num=limit)
         pipeline = self.redis.pipeline(transaction=False)
         for job_id in ids:
             pipeline.hgetall(_job_key(job_id.decode()))
@@ -98,13 +109,13 @@ class JobStore:
 
     def ids(self, status: JobStatus) -> list[str]:
         """Ids of all jobs of one status, oldest first."""
-        return [job_id.decode() for job_id in self.redis.zrange(f"{_PREFIX}jobs:{status}", 0, -1)]
+        return [job_id.decode() for job_id in self.redis.zrange(f"{PREFIX}jobs:{status}", 0, -1)]
 
     def counts(self) -> dict[JobStatus, int]:
         """Number of stored jobs by status."""
         pipeline = self.redis.pipeline(transaction=False)
         for status in JobStatus:
-            pipeline.zcard(f"{_PREFIX}jobs:{status}")
+            pipeline.zcard(f"{PREFIX}jobs:{status}")
         return dict(zip(JobStatus, pipeline.execute(), strict=True))
 
     def claim(self, job_id: str, execution: str, worker: str) -> bool:
@@ -153,13 +164,54 @@ class JobStore:
         fields = {"progress": Progress().model_dump_json(), "execution": ""}
         return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner)
 
-    def delete(self, job_id: str) -> None:
-        """Forget a finished job altogether."""
+    def delete(self, job_id: str) -> bool:
+        """Forget an ended job altogether; False when it has not ended."""
+        return self.expire(job_id, timedelta())
+
+    def expire(self, job_id: str, keep: timedelta) -> bool:
+        """Forget an ended job but for a tombstone, which stays for `keep`; False when it has not ended."""
+        keys = [_job_key(job_id), events_key(job_id)]
+        return bool(self._forget_script(keys=keys, args=[PREFIX, job_id, int(keep.total_seconds())]))
+
+    def ended_before(self, time: float, limit: int) -> list[str]:
+        """Ids of jobs that ended before this time (seconds since 1970), oldest first."""
+        ids = self.redis.zrangebyscore(f"{PREFIX}ended", "-inf", f"({time}", start=0, num=limit)
+        return [job_id.decode() for job_id in ids]
+
+    def known(self, job_ids: Iterable[str]) -> set[str]:
+        """Those that have a record."""
+        asked = list(job_ids)
+        pipeline = self.redis.pipeline(transaction=False)
+        for job_id in asked:
+            pipeline.exists(_job_key(job_id))
+        return {job_id for job_id, exists in zip(asked, pipeline.execute(), strict=True) if exists}
+
+    def active(self) -> set[str]:
+        """Ids of queued and running jobs."""
+        return {*self.ids(JobStatus.QUEUED), *self.ids(JobStatus.RUNNING)}
+
+    def place(self, job_id: str) -> QueuePlace | None:
+        """Where a job stands in the queue; None when it is not queued."""
+        return self._place(job_id)
+
+    def wait_at_end(self) -> float | None:
+        """Estimated seconds until a job of normal priority that came now would start; None while unknown."""
+        place = self._place("")
+        assert place is not None
+        return place.wait_s
+
+    def queued_work(self) -> tuple[int, int]:
+        """Number of queued jobs, and their estimated milliseconds together."""
         pipeline = self.redis.pipeline()
-        pipeline.delete(_job_key(job_id), events_key(job_id))
-        for index in ("jobs", *(f"jobs:{status}" for status in JobStatus)):
-            pipeline.zrem(f"{_PREFIX}{index}", job_id)
-        pipeline.execute()
+        pipeline.zcard(f"{PREFIX}queue")
+        pipeline.get(f"{PREFIX}queued_ms")
+        num_jobs, work = pipeline.execute()
+        return num_jobs, int(work or 0)
+
+    def set_webhook(self, job_id: str, webhook: Webhook) -> None:
+        """Record how telling an ended job's webhook went."""
+        if self.redis.exists(_job_key(job_id)):
+            self.redis.hset(_job_key(job_id), "webhook", webhook.model_dump_json())
 
     def has_events_after(self, job_id: str, event_id: str) -> bool:
         """True when the job's stream goes on after this event."""
@@ -169,25 +221,32 @@ class JobStore:
         """Add to the counters that outlive every worker, e.g. {"attention_dense_flops": 1e12}."""
         pipeline = self.redis.pipeline()
         for name, amount in amounts.items():
-            pipeline.hincrbyfloat(f"{_PREFIX}totals", name, amount)
+            pipeline.hincrbyfloat(f"{PREFIX}totals", name, amount)
         pipeline.execute()
 
     def totals(self) -> dict[str, float]:
         """All counters since the store was made."""
-        return {name.decode(): float(value) for name, value in self.redis.hgetall(f"{_PREFIX}totals").items()}
+        return {name.decode(): float(value) for name, value in self.redis.hgetall(f"{PREFIX}totals").items()}
 
     def beat(self, worker: str, lifetime: timedelta) -> None:
         """Tell that a worker lives."""
-        self.redis.set(f"{_PREFIX}worker:{worker}", utc_now().isoformat(), ex=lifetime)
+        self._beat_script(keys=[_WORKERS], args=[worker, lifetime.total_seconds()])
 
     def forget_worker(self, worker: str) -> None:
         """Tell that a worker has stopped."""
-        self.redis.delete(f"{_PREFIX}worker:{worker}")
+        self.redis.zrem(_WORKERS, worker)
 
     def live_workers(self) -> set[str]:
         """Names of all workers with a fresh heartbeat."""
-        prefix = f"{_PREFIX}worker:"
-        return {key.decode().removeprefix(prefix) for key in self.redis.scan_iter(f"{prefix}*", count=1000)}
+        return {name.decode() for name in self._live_workers_script(keys=[_WORKERS])}
+
+    def _place(self, job_id: str) -> QueuePlace | None:
+        answer = self._place_script(keys=[f"{PREFIX}queue"], args=[PREFIX, job_id, _COUNTED_JOBS])
+        if answer is None:
+            return None
+        position, seconds, unknown, num_workers = answer
+        wait_s = None if unknown or not num_workers else float(seconds) / num_workers
+        return QueuePlace(position=position, wait_s=wait_s)
 
     def _finish(
         self,
@@ -212,7 +271,9 @@ class JobStore:
     ) -> bool:
         assert all(status in TRANSITIONS[before] for before in allowed)
         flat = [part for item in fields.items() for part in item]
-        arguments = [_PREFIX, job_id, f",{','.join(allowed)},", status, owner, _state_event(status, error), *flat]
+        ended_at = utc_now().timestamp() if status.is_terminal else ""
+        event = _state_event(status, error)
+        arguments = [PREFIX, job_id, f",{','.join(allowed)},", status, owner, event, ended_at, *flat]
         outcome = self._transition_script(keys=[_job_key(job_id), events_key(job_id)], args=arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
@@ -221,11 +282,20 @@ class JobStore:
 
 def events_key(job_id: str) -> str:
     """The stream of a job's events, for readers that wait on it."""
-    return f"{_PREFIX}job:{job_id}:events"
+    return f"{PREFIX}job:{job_id}:events"
+
+
+def milliseconds(seconds: float | None) -> int:
+    """An estimate as the store adds it up."""
+    return int((seconds or 0) * 1000 + 0.5)
 
 
 def _job_key(job_id: str) -> str:
-    return f"{_PREFIX}job:{job_id}"
+    return f"{PREFIX}job:{job_id}"
+
+
+def _owned(owner: str | None) -> str:
+    return f"{PREFIX}owner:{owner}:"
 
 
 def _state_event(status: JobStatus, error: JobError | None = None) -> str:

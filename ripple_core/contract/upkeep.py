@@ -46,7 +46,7 @@ class Upkeep:
                     self._store.fail(job_id, record.execution, JobError(code=WorkerLost.code, message=message))
                 elif self._store.return_to_queue(job_id, record.execution):
                     logger.warning("job %s goes back to the queue: its worker is gone", job_id)
-                    self._queue.send(job_id)
+                    self._queue.send(job_id, record.priority)
             except JobNotFound:
                 continue
 
@@ -57,8 +57,9 @@ class Upkeep:
         waiting = self._queue.waiting()
         for job_id in queued:
             try:
-                if job_id not in waiting and utc_now() - self._store.get(job_id).created_at > _SETTLE:
+                record = self._store.get(job_id)
+                if job_id not in waiting and utc_now() - record.created_at > _SETTLE:
                     logger.warning("job %s was not in the queue and is sent again", job_id)
-                    self._queue.send(job_id)
+                    self._queue.send(job_id, record.priority)
             except JobNotFound:
                 continue

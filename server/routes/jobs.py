@@ -1,4 +1,4 @@
-"""Read, cancel and delete jobs; fetch their videos."""
+"""Read, cancel and delete jobs; fetch their files."""
 
 from typing import Annotated, Any
 
@@ -6,34 +6,37 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from ripple_core.contract.job import JOB_ID_PATTERN, JobStatus
-from server.deps import JobId, Service
-from server.errors import responses
+from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
+from server.deps import CallerDep, JobViewDep, OwnRecord, Service
+from server.errors import Responses, responses
 from server.schemas import Job, JobPage
 from server.video_response import VideoResponse
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_MP4: dict[str, Any] = {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+Download = Annotated[bool, Query(description="Have browsers save the file instead of showing it.")]
 
 
 @router.get("", responses=responses(422))
 def list_jobs(
     service: Service,
+    caller: CallerDep,
+    view: JobViewDep,
     status: Annotated[JobStatus | None, Query(description="Only jobs of this status.")] = None,
     cursor: Annotated[
         str | None, Query(description="`next_cursor` of the page before.", pattern=JOB_ID_PATTERN)
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
 ) -> JobPage:
     """List jobs, newest first."""
-    records, next_cursor = service.page(status, cursor, limit)
-    return JobPage(jobs=[Job.of(record) for record in records], next_cursor=next_cursor)
+    records, more = service.page(caller, status, cursor, limit)
+    return JobPage(jobs=[view(record) for record in records], next_cursor=records[-1].id if more else None)
 
 
-@router.get("/{job_id}", responses=responses(404, 422))
-def get_job(job_id: JobId, service: Service) -> Job:
+@router.get("/{job_id}", responses=responses(404, 410, 422))
+def get_job(record: OwnRecord, view: JobViewDep) -> Job:
     """Read one job."""
-    return Job.of(service.store.get(job_id))
+    return view(record)
 
 
 @router.delete(
@@ -41,40 +44,52 @@ def get_job(job_id: JobId, service: Service) -> Job:
     status_code=202,
     response_model=Job,
     responses=responses(
+        403,
         404,
+        410,
         422,
         also={
             202: {"description": "Active: the job is being cancelled."},
-            204: {"description": "Finished: the job and its video are deleted."},
+            204: {"description": "Ended: the job and its files are deleted."},
         },
     ),
 )
-def delete_job(job_id: JobId, service: Service) -> Response:
-    """Cancel an active job, or delete a finished one with its video."""
-    record = service.cancel_or_delete(job_id)
-    if record is None:
-        return Response(status_code=204)
-    return JSONResponse(Job.of(record).model_dump(mode="json"), status_code=202)
+def delete_job(record: OwnRecord, service: Service, view: JobViewDep) -> Response:
+    """Cancel an active job, or delete an ended one with its files."""
+    if not record.status.is_terminal:
+        return JSONResponse(view(service.cancel(record)).model_dump(mode="json"), status_code=202)
+    service.delete(record.id)
+    return Response(status_code=204)
+
+
+def file_responses(*media_types: str) -> Responses:
+    """What routes answer that serve a file."""
+    content: dict[str, Any] = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
+    whole = {"description": "The file.", "content": content}
+    part = {"description": "The range asked for.", "content": content}
+    return responses(400, 403, 404, 409, 410, 416, 422, also={200: whole, 206: part})
 
 
 @router.get(
     "/{job_id}/video",
     response_class=FileResponse,
-    responses=responses(
-        400, 404, 409, 410, 416, 422, also={200: _MP4, 206: {"description": "The range asked for."} | _MP4}
-    ),
+    responses=file_responses("video/mp4", "video/webm", "image/gif", "application/zip"),
 )
 @router.head("/{job_id}/video", include_in_schema=False)
-def get_video(
-    job_id: JobId,
-    service: Service,
-    download: Annotated[bool, Query(description="Have browsers save the file instead of playing it.")] = False,
-) -> FileResponse:
-    """Fetch the MP4; Range requests are answered."""
-    return VideoResponse(
-        service.video(job_id),
-        media_type="video/mp4",
-        filename=f"timeripple-{job_id}.mp4",
-        content_disposition_type="attachment" if download else "inline",
-        headers={"X-Content-Type-Options": "nosniff"},
-    )
+def get_video(record: OwnRecord, service: Service, download: Download = False) -> FileResponse:
+    """Fetch the video; Range requests are answered."""
+    return VideoResponse(service, record, video_file(record.request.output.format), download)
+
+
+@router.get("/{job_id}/thumbnail", response_class=FileResponse, responses=file_responses("image/webp"))
+@router.head("/{job_id}/thumbnail", include_in_schema=False)
+def get_thumbnail(record: OwnRecord, service: Service, download: Download = False) -> FileResponse:
+    """Fetch the video's middle frame."""
+    return VideoResponse(service, record, THUMBNAIL, download)
+
+
+@router.get("/{job_id}/spritesheet", response_class=FileResponse, responses=file_responses("image/jpeg"))
+@router.head("/{job_id}/spritesheet", include_in_schema=False)
+def get_spritesheet(record: OwnRecord, service: Service, download: Download = False) -> FileResponse:
+    """Fetch frames of the video in a grid, the first one at the top left."""
+    return VideoResponse(service, record, SPRITESHEET, download)

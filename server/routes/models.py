@@ -6,14 +6,17 @@ from fastapi import APIRouter
 
 from ripple_core.contract.request import ReuseMode
 from server.deps import Service
+from server.errors import responses
 from server.schemas import Model, ModelList
 
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models")
+@router.get("/models", responses=responses())
 def list_models(service: Service) -> ModelList:
     """List what this server generates with, the defaults and the limits of each."""
     spec = service.model
-    model = Model.model_validate(spec.model_dump() | {"source": spec.source, "modes": get_args(ReuseMode)})
+    hidden = {"source": spec.source, "architecture": spec.architecture}
+    shown = {"modes": get_args(ReuseMode), "loras": service.loras, "max_work": spec.work_limit}
+    model = Model.model_validate(spec.model_dump() | hidden | shown)
     return ModelList(models=[model])

@@ -41,11 +41,12 @@ class Api:
 
 
 @contextmanager
-def running_api(redis_url: str, data_dir: Path) -> Iterator[Api]:
+def running_api(redis_url: str, data_dir: Path, more_settings: dict[str, str] | None = None) -> Iterator[Api]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = {"REDIS_URL": redis_url, "RIPPLE_DATA_DIR": str(data_dir), "RIPPLE_PORT": str(port)}
+    settings |= more_settings or {}
     process = subprocess.Popen([sys.executable, "-m", "server"], env=os.environ | settings)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -79,6 +80,6 @@ def api(session_api: Api, redis_client: Redis) -> Api:
 
 
 @pytest.fixture
-def start_api() -> Callable[[str, Path], AbstractContextManager[Api]]:
+def start_api() -> Callable[..., AbstractContextManager[Api]]:
     """For tests that need an API of their own."""
     return running_api

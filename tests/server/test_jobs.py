@@ -1,12 +1,14 @@
 """Jobs: read, list, cancel, delete, and their videos."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from ripple_core.contract.job import JobStatus
+from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, LocalVideoStore
 
 
 def finish(api: Any, content: bytes = b"0123456789") -> str:
@@ -21,8 +23,10 @@ def finish(api: Any, content: bytes = b"0123456789") -> str:
 
     job_id = api.submit()
     owner = api.claim(job_id)
-    api.videos.mkdir(exist_ok=True)
-    (api.videos / f"{job_id}.mp4").write_bytes(content)
+    with LocalVideoStore(api.videos).staging(job_id) as staged:
+        for name in ("video.mp4", THUMBNAIL, SPRITESHEET):
+            (staged.folder / name).write_bytes(content)
+        staged.publish()
     metrics = JobMetrics(
         latency_s=LatencySeconds(),
         attention=AttentionMetrics(
@@ -56,7 +60,7 @@ def test_a_succeeded_job_has_metrics_and_a_video(api: Any) -> None:
     assert video.headers["content-type"] == "video/mp4"
     assert video.headers["content-disposition"] == f'inline; filename="timeripple-{job_id}.mp4"'
     assert video.headers["x-content-type-options"] == "nosniff"
-    assert video.headers["etag"]
+    assert video.headers["etag"] == '"x"', "the metrics' own digest"
     assert api.client.head(job["links"]["video"]).headers["content-length"] == "10"
 
 
@@ -85,6 +89,27 @@ def test_a_range_that_is_none_is_a_problem(api: Any, asked: str) -> None:
     answer = api.client.get(f"/jobs/{finish(api)}/video", headers={"Range": asked})
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_range")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("thumbnail", "image/webp"), ("spritesheet", "image/jpeg")])
+def test_a_video_has_pictures(api: Any, kind: str, media_type: str) -> None:
+    job = api.client.get(f"/jobs/{finish(api)}").json()
+    answer = api.client.get(job["links"][kind], headers={"Range": "bytes=1-2"})
+    assert (answer.status_code, answer.headers["content-type"], answer.content) == (206, media_type, b"12")
+
+
+def test_a_video_says_until_when_it_is_kept(api: Any) -> None:
+    job = api.client.get(f"/jobs/{finish(api)}").json()
+    kept = datetime.fromisoformat(job["expires_at"]) - datetime.fromisoformat(job["finished_at"])
+    assert kept == timedelta(days=7)
+
+
+def test_a_job_whose_record_was_kept_for_its_time_is_gone(api: Any) -> None:
+    job_id = finish(api)
+    assert api.store.expire(job_id, timedelta(seconds=60))
+    for path in ("", "/video", "/events"):
+        answer = api.client.get(f"/jobs/{job_id}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (410, "job_expired")
 
 
 def test_a_video_can_be_asked_for_as_a_download(api: Any) -> None:
@@ -122,7 +147,7 @@ def test_a_video_before_its_time_and_after(api: Any) -> None:
     assert (api.client.get(path).status_code, api.client.get(path).json()["code"]) == (409, "no_video")
     assert api.client.get(f"/jobs/{job_id}").json()["error"] == {"code": "out_of_memory", "message": "too big"}
     done = finish(api)
-    (api.videos / f"{done}.mp4").unlink()
+    LocalVideoStore(api.videos).delete(done)
     gone = api.client.get(f"/jobs/{done}/video")
     assert (gone.status_code, gone.json()["code"]) == (410, "video_expired")
 
@@ -141,7 +166,7 @@ def test_delete_cancels_what_is_active_and_removes_what_has_ended(api: Any) -> N
 
     done = finish(api)
     assert api.client.delete(f"/jobs/{done}").status_code == 204
-    assert not (api.videos / f"{done}.mp4").exists()
+    assert not (api.videos / done).exists()
     assert api.client.get(f"/jobs/{done}").status_code == 404
     assert api.client.delete(f"/jobs/{done}").status_code == 404
 

@@ -1,0 +1,105 @@
+"""Estimates of what a request costs, from what finished jobs took."""
+
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from ripple_core.contract.estimate import Estimator
+from ripple_core.contract.metrics import AttentionMetrics, DeviceMetrics, JobMetrics, LatencySeconds, OutputMetrics
+from ripple_core.contract.models import find_model
+from ripple_core.contract.request import GenerateRequest, ResolvedRequest
+from ripple_core.contract.validate import resolve
+
+SPEC = find_model("builtin")
+
+
+def request(**fields: Any) -> ResolvedRequest:
+    return resolve(GenerateRequest.model_validate({"prompt": "x"} | fields), SPEC)
+
+
+def metrics(seconds: float, savings: float, queue: float = 0.0, load: float = 0.0) -> JobMetrics:
+    return JobMetrics(
+        latency_s=LatencySeconds(queue=queue, load=load, total=seconds + queue + load),
+        attention=AttentionMetrics(
+            dense_flops=1,
+            executed_flops=1,
+            savings=savings,
+            score_savings=savings,
+            mode="ripple",
+            aggressiveness=0.5,
+            dense_steps=0,
+            fallbacks=[],
+            by_step=[],
+            by_layer=[],
+        ),
+        device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
+        output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=1, sha256="0"),
+    )
+
+
+@pytest.fixture
+def estimator(redis_client: Redis) -> Estimator:
+    return Estimator(redis_client)
+
+
+def estimate(estimator: Estimator, asked: ResolvedRequest) -> Any:
+    # Another process reads what this one wrote: not through its cache.
+    return Estimator(estimator._redis).estimate(SPEC, asked)
+
+
+def test_before_any_job_only_what_can_be_counted_is_told(estimator: Estimator) -> None:
+    told = estimate(estimator, request())
+    assert told.tokens == 2304
+    assert told.dense_flops == 20 * 2 * 6 * 4 * 2304**2 * 192
+    assert (told.executed_flops, told.seconds, told.based_on_jobs) == (None, None, 0)
+
+
+@pytest.mark.parametrize("reuse", [{"mode": "dense"}, {"aggressiveness": 0}])
+def test_dense_requests_save_nothing_for_certain(estimator: Estimator, reuse: dict[str, Any]) -> None:
+    told = estimate(estimator, request(reuse=reuse))
+    assert told.executed_flops == told.dense_flops
+
+
+def test_the_same_request_takes_as_long_as_the_last_one(estimator: Estimator) -> None:
+    estimator.remember(SPEC, request(), metrics(12, savings=0.5, queue=100, load=30))
+    told = estimate(estimator, request())
+    assert told.seconds == pytest.approx(12)
+    assert told.executed_flops == pytest.approx(told.dense_flops / 2)
+    assert told.based_on_jobs == 1
+
+
+def test_half_the_steps_take_half_as_long(estimator: Estimator) -> None:
+    estimator.remember(SPEC, request(), metrics(12, savings=0.5))
+    assert estimate(estimator, request(num_inference_steps=10)).seconds == pytest.approx(6)
+
+
+def test_savings_of_another_dial_are_not_expected(estimator: Estimator) -> None:
+    estimator.remember(SPEC, request(), metrics(12, savings=0.5))
+    told = estimate(estimator, request(reuse={"aggressiveness": 1.0}))
+    assert told.executed_flops is None
+    assert told.seconds > 12, "unknown savings count as none"
+
+
+def test_the_dense_twin_of_a_quality_check_takes_its_time(estimator: Estimator) -> None:
+    estimator.remember(SPEC, request(), metrics(12, savings=0.0))
+    assert estimate(estimator, request(quality_check=True)).seconds == pytest.approx(24)
+
+
+def test_one_job_that_was_disturbed_does_not_decide(estimator: Estimator) -> None:
+    for seconds in (10, 11, 200, 10, 12):
+        estimator.remember(SPEC, request(), metrics(seconds, savings=0.5))
+    assert estimate(estimator, request()).seconds == pytest.approx(11)
+
+
+def test_the_nearest_size_decides(estimator: Estimator) -> None:
+    for _ in range(9):
+        estimator.remember(SPEC, request(), metrics(12, savings=0.5))
+        estimator.remember(SPEC, request(width=32, height=32), metrics(1, savings=0.0))
+    assert estimate(estimator, request()).seconds == pytest.approx(12)
+
+
+def test_only_the_latest_jobs_are_kept(estimator: Estimator) -> None:
+    for _ in range(250):
+        estimator.remember(SPEC, request(), metrics(12, savings=0.5))
+    assert estimator._redis.llen("ripple:history:timeripple/builtin") == 200
