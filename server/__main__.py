@@ -3,16 +3,19 @@
 import logging
 import signal
 import sys
+import time
 
 import uvicorn
 from pydantic import ValidationError
-from redis import Redis
+from redis import Redis, RedisError
 
 from ripple_core.contract.errors import UnknownModel
+from ripple_core.contract.keys import ApiKeys
 from ripple_core.contract.models import find_model
 from server.app import create_app
 from server.settings import ServerSettings
 
+_REDIS_SECONDS = 10.0
 # Open event streams would otherwise keep the server from stopping.
 _SHUTDOWN_SECONDS = 3
 
@@ -30,9 +33,11 @@ def main() -> int:
     if settings.redis_url is None:
         return _refuse("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
     try:
-        Redis.from_url(settings.redis_url)  # only reads the URL
+        redis = Redis.from_url(settings.redis_url)  # only reads the URL
     except ValueError as error:
         return _refuse(f"REDIS_URL: {error}")
+    if settings.needs_keys and (reason := _why_not_exposed(redis, settings)):
+        return _refuse(reason)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # uvicorn stops gracefully and then raises the signal again; by then there is nothing left to end.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,6 +50,26 @@ def main() -> int:
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     return 0
+
+
+def _why_not_exposed(redis: Redis, settings: ServerSettings) -> str | None:
+    """Other machines can reach the API: without any key it must not start."""
+    host = settings.exposed_host or settings.host
+    deadline = time.monotonic() + _REDIS_SECONDS
+    while True:
+        try:
+            if ApiKeys(redis).any_exist():
+                return None
+            return (
+                f"{host} can be reached from other machines and there is no API key; make one with `ripple keys create "
+                "NAME`, or let anybody in with --allow-anonymous (RIPPLE_ALLOW_ANONYMOUS=true)"
+            )
+        except RedisError as error:
+            if time.monotonic() > deadline:
+                return (
+                    f"{host} can be reached from other machines, and Redis cannot tell whether there are keys: {error}"
+                )
+            time.sleep(0.2)
 
 
 def _refuse(message: str) -> int:

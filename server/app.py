@@ -10,22 +10,33 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis import asyncio as async_redis
+from ripple_core.contract.retention import ServingMarks
+from starlette.middleware.cors import CORSMiddleware
 
 from ripple_core.contract.estimate import Estimator
 from ripple_core.contract.models import find_model
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.submission import Submissions
-from ripple_core.contract.videos import LocalVideoStore
+from ripple_core.contract.videos import open_video_store
+from server.access import AccessControl
 from server.errors import install_error_handlers
 from server.event_stream import HEARTBEAT_SECONDS
+from server.guard import BodyLimit
 from server.metrics import JobCollector, RequestMetrics
 from server.openapi_bodies import schemas
-from server.routes import events, generate, jobs, models, openai_videos, ops
+from server.rate_limit import RateLimiter
+from server.routes import events, generate, jobs, links, models, openai_videos, ops
 from server.service import JobService
 from server.settings import ServerSettings
 
 _DESCRIPTION = "Text-to-video generation with TimeRipple attention reuse; every result says what it saved."
+
+_CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "Range"],
+    "expose_headers": ["Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Content-Range", "ETag"],
+}
 
 # Each open event stream holds a connection to Redis; redis-py's own limit is 100.
 _MAX_STREAMS = 1000
@@ -45,6 +56,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             raise ValueError("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
         redis = Redis.from_url(settings.redis_url)
         app.state.service = _service(redis, settings)
+        app.state.rate_limiter = RateLimiter(redis)
         registry.register(JobCollector(app.state.service))
         # Its reads wait for events, so they must not time out before the wait does.
         app.state.async_redis = async_redis.Redis.from_url(
@@ -57,9 +69,14 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app = FastAPI(title="TimeRipple", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
     app.state.settings = settings
     registry = app.state.metrics_registry = CollectorRegistry()
+    # The last one added sees a request first.
+    app.add_middleware(AccessControl, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMetrics, registry=registry)
     install_error_handlers(app)
-    for module in (generate, jobs, events, models, openai_videos, ops):
+    for module in (generate, jobs, events, links, models, openai_videos, ops):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -72,7 +89,7 @@ def _service(redis: Redis, settings: ServerSettings) -> JobService:
         queue=queue,
         submissions=Submissions(redis, store, queue, settings.max_queued_jobs, settings.max_queued_seconds),
         estimator=Estimator(redis),
-        videos=LocalVideoStore(settings.videos_dir),
+        videos=open_video_store(settings),
         serving=ServingMarks(redis),
         model=find_model(settings.model),
         lora_dir=settings.lora_dir,

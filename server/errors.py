@@ -30,10 +30,26 @@ class NotReady(errors.RippleError):
     code = "not_ready"
 
 
+class BodyTooLarge(errors.RippleError):
+    """The body has more bytes than the server takes."""
+
+    code = "body_too_large"
+
+
 class StillStopping(errors.Refused):
     """A job that was to be deleted has not stopped yet."""
 
     code = "still_stopping"
+
+
+class RateLimited(errors.Refused):
+    """An API key has sent as many submissions as it may."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_seconds: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message, retry_after_seconds)
+        self.headers = headers
 
 
 _STATUS: dict[type[errors.RippleError], int] = {
@@ -41,15 +57,18 @@ _STATUS: dict[type[errors.RippleError], int] = {
     errors.UnknownModel: 422,
     MalformedBody: 400,
     UnsupportedMediaType: 415,
+    BodyTooLarge: 413,
     errors.JobNotFound: 404,
     errors.JobExpired: 410,
     errors.IdempotencyConflict: 409,
     errors.QueueFull: 429,
     errors.TooManyActiveJobs: 429,
+    RateLimited: 429,
     errors.VideoNotReady: 409,
     errors.NoVideo: 409,
     errors.VideoExpired: 410,
     StillStopping: 409,
+    errors.StorageUnavailable: 503,
     NotReady: 503,
 }
 # Starlette answers 400 only to bodies it cannot read.
@@ -81,7 +100,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(errors.RippleError, _on_ripple_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(RedisError, _on_redis_error)
+    app.add_exception_handler(RedisError, on_redis_error)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
 
@@ -127,8 +146,12 @@ def _on_ripple_error(request: Request, error: Exception) -> JSONResponse:
         wrong = [FieldProblem(field="model", message=str(error))]
     status = _STATUS.get(type(error), 500)
     headers = dict(_RETRY_AFTER) if status == 503 else {}
+    if status == 413:
+        headers["Connection"] = "close"
     if isinstance(error, errors.Refused):
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, RateLimited):
+        headers |= error.headers
     return problem(request, status, error.code, str(error), wrong, headers)
 
 
@@ -151,7 +174,8 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return problem(request, error.status_code, code, detail, headers=error.headers)
 
 
-def _on_redis_error(request: Request, error: Exception) -> JSONResponse:
+def on_redis_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer when the job store is away."""
     logger.warning("Redis cannot be used: %s", error)
     detail = "The job store cannot be reached; try again soon."
     return problem(request, 503, "redis_unavailable", detail, headers=_RETRY_AFTER)

@@ -12,6 +12,7 @@ from ripple_core.contract.webhooks import check_webhook_url
 from ripple_core.contract.errors import JobNotFound, NoVideo, UnknownModel, VideoExpired, VideoNotReady
 from ripple_core.contract.estimate import Estimate, Estimator
 from ripple_core.contract.job import JobRecord, JobStatus, QueuePlace, Webhook, new_job_id, utc_now
+from ripple_core.contract.links import signing_secret
 from ripple_core.contract.models import BUILTIN_MODEL_ID, ModelSpec
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.request import GenerateRequest, ResolvedRequest
@@ -141,15 +142,23 @@ class JobService:
             NoVideo: when it failed or was cancelled.
             VideoExpired: when the files have been deleted since.
         """
+        self.require_video(record)
+        path = self.videos.find(record.id, name)
+        if path is None:
+            raise VideoExpired("The video was kept for its time and has been deleted; send the request again.")
+        return path
+
+    def require_video(self, record: JobRecord) -> None:
+        """Raise VideoNotReady or NoVideo unless the job has succeeded."""
         if not record.status.is_terminal:
             raise VideoNotReady(f"The job is {record.status}; follow /jobs/{record.id}/events until it has succeeded.")
         if record.status != JobStatus.SUCCEEDED:
             reason = f": {record.error.message}" if record.error else "."
             raise NoVideo(f"The job was {record.status} and has no video{reason}")
-        path = self.videos.find(record.id, name)
-        if path is None:
-            raise VideoExpired("The video was kept for its time and has been deleted; send the request again.")
-        return path
+
+    def signing_secret(self) -> str:
+        """What links to files are signed with."""
+        return signing_secret(self.store.redis)
 
     def cancel(self, record: JobRecord) -> JobRecord:
         """Cancel a queued job at once and ask a running one to stop; a finished one stays as it is."""

@@ -1,5 +1,6 @@
 """Settings of the API process."""
 
+import ipaddress
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -40,3 +41,17 @@ class ServerSettings(SharedSettings):
     @classmethod
     def _split_lists(cls, value: Any) -> Any:
         return split_commas(value)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach the API."""
+        host = self.exposed_host or self.host
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host != "localhost"
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether a request needs a key even while none has been made."""
+        return self.is_exposed and not self.allow_anonymous

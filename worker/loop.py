@@ -4,7 +4,8 @@ import logging
 import os
 import secrets
 import socket
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, Thread
 from types import FrameType
@@ -20,12 +21,14 @@ from rq.serializers import JSONSerializer
 from ripple_core.contract.estimate import Estimator
 from ripple_core.contract.models import find_model
 from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.retention import Retention
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.upkeep import Upkeep
-from ripple_core.contract.videos import LocalVideoStore
+from ripple_core.contract.videos import open_video_store
 from worker.engine import Engine
 from worker.settings import WorkerSettings
 from worker.task import WorkerContext, set_context
+from worker.webhooks import WebhookDeliverer, signed_video_link, start_deliverers
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +62,17 @@ def run_worker(settings: WorkerSettings) -> None:
     redis.ping()
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     store, queue = JobStore(redis), JobQueue(redis)
-    videos = LocalVideoStore(settings.videos_dir)
+    videos = open_video_store(settings)
     engine = Engine(settings)
     shutting_down = Event()
     model = find_model(settings.model)
     set_context(WorkerContext(name, store, queue, videos, model, Estimator(redis), engine, shutting_down))
-    upkeep = Upkeep(store, queue, videos, settings.max_attempts, settings.video_ttl_seconds)
+    upkeep = Upkeep(store, queue, Retention(store, videos, settings), settings.max_attempts)
+    deliverer = WebhookDeliverer(store, settings, signed_video_link(redis))
     store.beat(name, timedelta(seconds=settings.lost_after_seconds))
-    Thread(target=_beat, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()
+    Thread(target=_beat, args=(store, name, settings, shutting_down), daemon=True).start()
+    Thread(target=_keep_up, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()
+    start_deliverers(deliverer, shutting_down)
     engine.start()
     worker = _RippleWorker(queue.in_order, name=name, connection=redis, serializer=JSONSerializer)
     worker.shutting_down = shutting_down
@@ -79,15 +85,27 @@ def run_worker(settings: WorkerSettings) -> None:
         store.forget_worker(name)
 
 
-def _beat(store: JobStore, upkeep: Upkeep, name: str, settings: WorkerSettings, ended: Event) -> None:
-    """Heartbeat and upkeep until the worker ends; Redis may come and go."""
-    lifetime = timedelta(seconds=settings.lost_after_seconds)
-    next_upkeep = time.monotonic()
+def _beat(store: JobStore, name: str, settings: WorkerSettings, ended: Event) -> None:
+    """Heartbeat until the worker ends; Redis may come and go."""
     while not ended.wait(settings.heartbeat_seconds):
-        try:
-            store.beat(name, lifetime)
-            if time.monotonic() >= next_upkeep:
-                upkeep.run()
-                next_upkeep = time.monotonic() + lifetime.total_seconds() / 2
-        except RedisError as error:
-            logger.warning("Redis cannot be reached: %s", error)
+        with _redis_may_be_away():
+            store.beat(name, timedelta(seconds=settings.lost_after_seconds))
+
+
+def _keep_up(store: JobStore, upkeep: Upkeep, name: str, settings: WorkerSettings, ended: Event) -> None:
+    """Upkeep until the worker ends; in a thread of its own, since removing many files may take longer than silence."""
+    pause_seconds = settings.heartbeat_seconds
+    while not ended.wait(pause_seconds):
+        with _redis_may_be_away():
+            # Or else, after an outage of Redis, this worker might take itself for dead.
+            store.beat(name, timedelta(seconds=settings.lost_after_seconds))
+            upkeep.run()
+            pause_seconds = settings.lost_after_seconds / 2
+
+
+@contextmanager
+def _redis_may_be_away() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        logger.warning("Redis cannot be reached: %s", error)

@@ -1,5 +1,6 @@
 """The commands of `ripple`."""
 
+import os
 import signal
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from ripple_core.cli.bench import bench_app
 from ripple_core.cli.bench_gpu import step, tune
 from ripple_core.cli.calibrate import calibrate
 from ripple_core.cli.errors import one_line_errors
+from ripple_core.cli.keys import keys_app
 from ripple_core.contract.errors import RippleError
 from ripple_core.contract.request import DEFAULT_AGGRESSIVENESS, ReuseMode
 
@@ -25,6 +27,7 @@ app = typer.Typer(
 bench_app.command()(step)
 bench_app.command()(tune)
 app.add_typer(bench_app, name="bench")
+app.add_typer(keys_app, name="keys")
 app.command()(calibrate)
 
 _DEMO_PROMPT = "a red circle moving left on a dark background"
@@ -35,6 +38,10 @@ Port = Annotated[int, typer.Option(envvar="RIPPLE_PORT", min=1, max=65535, help=
 DataDir = Annotated[Path, typer.Option(envvar="RIPPLE_DATA_DIR", help="Videos and the embedded Redis's data.")]
 Model = Annotated[
     str, typer.Option(envvar="RIPPLE_MODEL", help="builtin, a name of `ripple models`, or a pipeline folder.")
+]
+AllowAnonymous = Annotated[
+    bool,
+    typer.Option("--allow-anonymous", envvar="RIPPLE_ALLOW_ANONYMOUS", help="Serve other machines without API keys."),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="MP4 to write.")]
 Aggressiveness = Annotated[
@@ -49,6 +56,7 @@ def up(
     port: Port = 8000,
     data_dir: DataDir = Path("ripple-data"),
     model: Model = "builtin",
+    allow_anonymous: AllowAnonymous = False,
 ) -> None:
     """Run API, worker and Redis together until Ctrl-C.
 
@@ -58,6 +66,8 @@ def up(
     from ripple_core.cli.stack import running_stack
 
     signal.signal(signal.SIGTERM, _interrupt)
+    if allow_anonymous:
+        os.environ["RIPPLE_ALLOW_ANONYMOUS"] = "true"
     try:
         with running_stack(host, port, data_dir, model) as stack:
             with console.status("starting"):
@@ -77,9 +87,11 @@ def serve(
     port: Port = 8000,
     data_dir: DataDir = Path("ripple-data"),
     model: Model = "builtin",
+    allow_anonymous: AllowAnonymous = False,
 ) -> None:
     """Run the API alone, on the Redis in REDIS_URL or the data folder's embedded one."""
-    _run_alone("server", data_dir, {"RIPPLE_HOST": host, "RIPPLE_PORT": str(port), "RIPPLE_MODEL": model})
+    settings = {"RIPPLE_HOST": host, "RIPPLE_PORT": str(port), "RIPPLE_MODEL": model}
+    _run_alone("server", data_dir, settings | {"RIPPLE_ALLOW_ANONYMOUS": str(allow_anonymous)})
 
 
 @app.command()
@@ -191,8 +203,6 @@ def demo(
 
 
 def _run_alone(module: str, data_dir: Path, settings: dict[str, str]) -> None:
-    import os
-
     from ripple_core.cli.stack import redis_url, start_module
 
     signal.signal(signal.SIGTERM, _interrupt)

@@ -3,6 +3,7 @@
 RippleError
 ├── InvalidRequest      one or more fields are wrong; carries every Violation
 ├── UnknownModel        the model is not a built-in, a catalogue name or a pipeline folder
+├── UnknownApiKey       there is no API key of this id
 ├── JobNotFound
 │   └── JobExpired      the job's record was kept for its time and then deleted
 ├── IdempotencyConflict the Idempotency-Key was used with another body
@@ -18,6 +19,7 @@ RippleError
 │   └── WorkerLost      the process that ran the job died
 ├── GenerationCancelled
 ├── TargetOutOfReach    a calibration found no profile that meets its target
+├── StorageUnavailable  the video store cannot be reached, or is full; also an OSError
 └── DataFolderInUse     another `ripple up` runs on the same data folder
 """
 
@@ -55,6 +57,12 @@ class UnknownModel(RippleError):
     """The model is not known here."""
 
     code = "unknown_model"
+
+
+class UnknownApiKey(RippleError):
+    """There is no API key of this id."""
+
+    code = "unknown_api_key"
 
 
 class JobNotFound(RippleError):
@@ -148,6 +156,15 @@ class GenerationCancelled(RippleError):
     """The user cancelled the job."""
 
     code = "cancelled"
+
+
+class StorageUnavailable(RippleError, OSError):
+    """The video store cannot be reached, or is full."""
+
+    code = "storage_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The video store cannot be used at the moment ({reason}); try again later.")
 
 
 class DataFolderInUse(RippleError):

@@ -1,5 +1,6 @@
 """Settings that server and worker share, read from the environment once per process."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,13 @@ class SharedSettings(BaseSettings):
         None, pattern="^https?://[^/]", description="Where clients reach the API, for links in webhooks."
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged.")
+
+    @field_validator("store_url")
+    @classmethod
+    def _check_s3(cls, value: str | None) -> str | None:
+        if value is not None and find_spec("s3fs") is None:
+            raise ValueError("videos in S3 need the package's extra `s3`: pip install 'timeripple[s3]'")
+        return value
 
     @field_validator("webhook_allow", mode="before")
     @classmethod

@@ -1,14 +1,14 @@
-"""Puts right what a crash left behind, and deletes videos whose time is over. Any worker may run it at any time."""
+"""Puts right what a crash left behind, and removes what has had its time. Any worker may run it at any time."""
 
 import logging
 import time
 from datetime import timedelta
 
-from ripple_core.contract.errors import JobNotFound, WorkerLost
+from ripple_core.contract.errors import JobNotFound, StorageUnavailable, WorkerLost
 from ripple_core.contract.job import JobError, JobStatus, utc_now
 from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.retention import Retention
 from ripple_core.contract.store import JobStore
-from ripple_core.contract.videos import LocalVideoStore
 
 logger = logging.getLogger(__name__)
 
@@ -17,22 +17,25 @@ _SETTLE = timedelta(seconds=10)
 
 
 class Upkeep:
-    """Returns jobs of dead workers to the queue, and re-sends queued jobs whose message got lost."""
+    """Returns jobs of dead workers to the queue, re-sends queued jobs whose message got lost, and sees to retention."""
 
-    def __init__(
-        self, store: JobStore, queue: JobQueue, videos: LocalVideoStore, max_attempts: int, video_ttl_seconds: int
-    ) -> None:
+    def __init__(self, store: JobStore, queue: JobQueue, retention: Retention, max_attempts: int) -> None:
         self._store = store
         self._queue = queue
-        self._videos = videos
+        self._retention = retention
         self._max_attempts = max_attempts
-        self._video_ttl_seconds = video_ttl_seconds
 
     def run(self) -> None:
         """One round; every change is a compare-and-set, so that rounds of several workers do not collide."""
         self._recover_running()
         self._resend_queued()
-        self._videos.delete_older_than(self._video_ttl_seconds, time.time())
+        try:
+            report = self._retention.run_if_due(time.time())
+        except StorageUnavailable as error:
+            logger.warning("retention has to wait: %s", error)
+        else:
+            if report is not None and report.freed_bytes + report.removed_records:
+                logger.info("retention: %s", report)
 
     def _recover_running(self) -> None:
         live = self._store.live_workers()

@@ -1,6 +1,8 @@
 """Where the files of jobs are kept: the video with its thumbnail and sprite sheet, and the image it began from."""
 
+import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ripple_core.contract.errors import StorageUnavailable
 from ripple_core.contract.request import VideoFormat
+from ripple_core.contract.settings import SharedSettings
+
+logger = logging.getLogger(__name__)
 
 THUMBNAIL = "thumbnail.webp"
 SPRITESHEET = "spritesheet.jpg"
@@ -33,21 +39,34 @@ def video_file(video_format: VideoFormat) -> str:
 
 
 @dataclass(frozen=True)
-class StoredVideo:
-    """The files of one finished job: their size together, and when they were published (seconds since 1970)."""
+class StoredFiles:
+    """What is kept of one job, its image included: the size together, and when the last of it was written.
+
+    Attributes:
+        job_id: whose files they are.
+        num_bytes: what they take.
+        written_at: seconds since 1970.
+    """
 
     job_id: str
     num_bytes: int
-    published_at: float
+    written_at: float
 
 
 class StagedVideo(Protocol):
     """Files being written, invisible until they are published."""
 
-    folder: Path
+    @property
+    def folder(self) -> Path:
+        """Where to write them."""
+        ...
 
     def publish(self) -> None:
-        """Make all files of the folder visible together, in place of what an earlier attempt left."""
+        """Make all files of the folder visible together, in place of what an earlier attempt left.
+
+        Raises:
+            StorageUnavailable: when they cannot be stored; then none of them is visible.
+        """
         ...
 
 
@@ -55,7 +74,7 @@ class VideoStore(Protocol):
     """Keeps the files of jobs by job id; complete or absent, never half-written.
 
     Raises:
-        OSError: from every method, when the store cannot be reached or is full.
+        StorageUnavailable: (an OSError) from every method, when the store cannot be reached or is full.
     """
 
     def staging(self, job_id: str) -> AbstractContextManager[StagedVideo]:
@@ -78,9 +97,23 @@ class VideoStore(Protocol):
         """Remove all files of a job, if there are any."""
         ...
 
-    def stored(self) -> list[StoredVideo]:
-        """All published videos."""
+    def stored(self) -> list[StoredFiles]:
+        """What is kept, job by job."""
         ...
+
+    def remove_abandoned(self) -> None:
+        """Remove what dead writers left on this machine."""
+        ...
+
+
+def open_video_store(settings: SharedSettings) -> VideoStore:
+    """The store that the settings name."""
+    if settings.store_url is None:
+        return LocalVideoStore(settings.videos_dir)
+    # Optional, and seconds to import.
+    from ripple_core.contract.s3_videos import S3VideoStore
+
+    return S3VideoStore(settings.store_url, settings.data_dir / "cache")
 
 
 class LocalVideoStore:
@@ -92,13 +125,8 @@ class LocalVideoStore:
     @contextmanager
     def staging(self, job_id: str) -> Iterator["_LocalStaged"]:
         """Yield a folder beside the final one; what is not published is removed at the end."""
-        staged = _LocalStaged(self.folder / f".{job_id}.{os.getpid()}.partial", self.folder / job_id)
-        shutil.rmtree(staged.folder, ignore_errors=True)
-        staged.folder.mkdir(parents=True)
-        try:
-            yield staged
-        finally:
-            shutil.rmtree(staged.folder, ignore_errors=True)
+        with staging_folder(self.folder, job_id) as folder:
+            yield _LocalStaged(folder, self.folder / job_id)
 
     def find(self, job_id: str, name: str) -> Path | None:
         """A published file, or None."""
@@ -108,12 +136,8 @@ class LocalVideoStore:
     def put_image(self, job_id: str, content: bytes) -> None:
         """Keep the image a job begins from."""
         path = self._image(job_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(content)
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with storage_errors(self.folder), written_whole(path) as partial:
+            partial.write_bytes(content)
 
     def find_image(self, job_id: str) -> Path | None:
         """That image, or None."""
@@ -122,23 +146,31 @@ class LocalVideoStore:
 
     def delete(self, job_id: str) -> None:
         """Remove all files of a job, if there are any."""
-        shutil.rmtree(self.folder / job_id, ignore_errors=True)
-        self._image(job_id).unlink(missing_ok=True)
+        with storage_errors(self.folder):
+            _remove_at_once(self.folder / job_id)
+            self._image(job_id).unlink(missing_ok=True)
 
-    def stored(self) -> list[StoredVideo]:
-        """All published videos; folders that dead writers left are removed on the way."""
-        found = []
-        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
-            # Others delete at the same time.
-            with suppress(FileNotFoundError):
-                changed = folder.stat().st_mtime
-                if folder.suffix == ".partial":
-                    if time.time() - changed > _ABANDONED_SECONDS:
-                        shutil.rmtree(folder, ignore_errors=True)
-                elif folder != self._images:
-                    num_bytes = sum(file.stat().st_size for file in folder.iterdir())
-                    found.append(StoredVideo(folder.name, num_bytes, changed))
-        return found
+    def stored(self) -> list[StoredFiles]:
+        """What is kept, job by job."""
+        files: dict[str, list[os.stat_result]] = {}
+        with storage_errors(self.folder):
+            for path in self.folder.glob("[!.]*/*"):
+                # Others delete at the same time.
+                with suppress(FileNotFoundError):
+                    if path.parent != self._images:
+                        files.setdefault(path.parent.name, []).append(path.stat())
+                    elif path.suffix == ".png":
+                        files.setdefault(path.stem, []).append(path.stat())
+        return [
+            StoredFiles(job_id, sum(file.st_size for file in found), max(file.st_mtime for file in found))
+            for job_id, found in files.items()
+        ]
+
+    def remove_abandoned(self) -> None:
+        """Remove what dead writers left."""
+        with storage_errors(self.folder):
+            remove_abandoned(self.folder)
+            remove_abandoned(self._images)
 
     @property
     def _images(self) -> Path:
@@ -155,9 +187,82 @@ class _LocalStaged:
 
     def publish(self) -> None:
         """Flush every file to disk, then give the folder its name."""
-        for path in self.folder.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        # Only a second attempt at a job whose first one was lost after publishing finds something here.
-        shutil.rmtree(self.final, ignore_errors=True)
-        self.folder.replace(self.final)
+        with storage_errors(self.final.parent):
+            for path in self.folder.iterdir():
+                flush(path)
+            # Only a second attempt at a job whose first one was lost after publishing finds something here.
+            _remove_at_once(self.final)
+            self.folder.replace(self.final)
+
+
+@contextmanager
+def staging_folder(parent: Path, job_id: str) -> Iterator[Path]:
+    """A new folder that is gone at the end, unless it has been renamed.
+
+    Raises:
+        StorageUnavailable: when it cannot be made.
+    """
+    folder = _partial(parent / job_id)
+    with storage_errors(parent):
+        folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a name to write the file under; it gets its own when it is complete and on disk."""
+    partial = _partial(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        flush(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Return when the file is on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files and folders in it whose writers are dead."""
+    for path in folder.glob(".*.partial"):
+        # Others delete at the same time.
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def storage_errors(place: object, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn OSErrors, and errors of these kinds, into one that clients may read; the log keeps what they said.
+
+    Raises:
+        StorageUnavailable: in their place.
+    """
+    try:
+        yield
+    except StorageUnavailable:
+        raise
+    except (OSError, *kinds) as error:
+        logger.warning("%s cannot be used: %s", place, error)
+        raise StorageUnavailable(getattr(error, "strerror", None) or type(error).__name__) from error
+
+
+def _partial(path: Path) -> Path:
+    # Not the process id: containers on one volume share those.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def _remove_at_once(folder: Path) -> None:
+    """Remove a folder so that nobody sees it with some of its files."""
+    hidden = _partial(folder)
+    with suppress(FileNotFoundError):
+        folder.replace(hidden)
+        shutil.rmtree(hidden)

@@ -81,7 +81,7 @@ def test_a_service_keeps_the_rules(name: str) -> None:
     assert all(isinstance(part, str) for part in service["command"])
     assert service["restart"] in ("no", "always", "on-failure", "unless-stopped")
     for port in service.get("ports", []):
-        assert re.fullmatch(r"(\d{1,5}:)?\d{1,5}", interpolate(port))
+        assert re.fullmatch(r"([\d.]+:)?(\d{1,5}:)?\d{1,5}", interpolate(port))
     for volume in service.get("volumes", []):
         source, target = volume.split(":")
         assert source in COMPOSE["volumes"]

@@ -15,7 +15,27 @@ import pytest
 from redis import Redis
 
 from ripple_core.contract.job import JobError
+from ripple_core.contract.metrics import AttentionMetrics, DeviceMetrics, JobMetrics, LatencySeconds, OutputMetrics
 from ripple_core.contract.store import JobStore
+from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, LocalVideoStore
+
+METRICS = JobMetrics(
+    latency_s=LatencySeconds(),
+    attention=AttentionMetrics(
+        dense_flops=4,
+        executed_flops=3,
+        savings=0.25,
+        score_savings=0.5,
+        mode="channel",
+        aggressiveness=0.5,
+        dense_steps=0,
+        fallbacks=[],
+        by_step=[],
+        by_layer=[],
+    ),
+    device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
+    output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=10, sha256="x"),
+)
 
 
 @dataclass
@@ -35,6 +55,15 @@ class Api:
         """What a worker does first; returns the owner of the execution."""
         assert self.store.claim(job_id, "e", "worker")
         return "worker/e"
+
+    def finish(self, job_id: str, content: bytes = b"0123456789") -> None:
+        """What a worker does that succeeds; all three files hold the same."""
+        owner = self.claim(job_id)
+        with LocalVideoStore(self.videos).staging(job_id) as staged:
+            for name in ("video.mp4", THUMBNAIL, SPRITESHEET):
+                (staged.folder / name).write_bytes(content)
+            staged.publish()
+        assert self.store.succeed(job_id, owner, METRICS, 30)
 
     def fail(self, job_id: str) -> None:
         self.store.fail(job_id, self.claim(job_id), JobError(code="out_of_memory", message="too big"))

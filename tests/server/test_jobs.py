@@ -8,44 +8,14 @@ import pytest
 from redis import Redis
 
 from ripple_core.contract.job import JobStatus
-from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, LocalVideoStore
+from ripple_core.contract.videos import LocalVideoStore
 
 
 def finish(api: Any, content: bytes = b"0123456789") -> str:
     """A succeeded job, as a worker would leave it."""
-    from ripple_core.contract.metrics import (
-        AttentionMetrics,
-        DeviceMetrics,
-        JobMetrics,
-        LatencySeconds,
-        OutputMetrics,
-    )
-
-    job_id = api.submit()
-    owner = api.claim(job_id)
-    with LocalVideoStore(api.videos).staging(job_id) as staged:
-        for name in ("video.mp4", THUMBNAIL, SPRITESHEET):
-            (staged.folder / name).write_bytes(content)
-        staged.publish()
-    metrics = JobMetrics(
-        latency_s=LatencySeconds(),
-        attention=AttentionMetrics(
-            dense_flops=4,
-            executed_flops=3,
-            savings=0.25,
-            score_savings=0.5,
-            mode="channel",
-            aggressiveness=0.5,
-            dense_steps=0,
-            fallbacks=[],
-            by_step=[],
-            by_layer=[],
-        ),
-        device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
-        output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=10, sha256="x"),
-    )
-    assert api.store.succeed(job_id, owner, metrics, 30)
-    return str(job_id)
+    job_id: str = api.submit()
+    api.finish(job_id, content)
+    return job_id
 
 
 def test_a_succeeded_job_has_metrics_and_a_video(api: Any) -> None:

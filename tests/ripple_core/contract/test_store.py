@@ -18,6 +18,8 @@ from ripple_core.contract.metrics import (
 )
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.request import ResolvedRequest, ReuseSettings
+from ripple_core.contract.retention import Retention
+from ripple_core.contract.settings import SharedSettings
 from ripple_core.contract.store import JobStore, events_key
 from ripple_core.contract.upkeep import Upkeep
 from ripple_core.contract.videos import LocalVideoStore
@@ -217,7 +219,8 @@ class TestUpkeep:
     @pytest.fixture
     def upkeep(self, store: JobStore, tmp_path_factory: pytest.TempPathFactory) -> Upkeep:
         videos = LocalVideoStore(tmp_path_factory.mktemp("videos"))
-        return Upkeep(store, JobQueue(store.redis), videos, max_attempts=2, video_ttl_seconds=60)
+        retention = Retention(store, videos, SharedSettings())
+        return Upkeep(store, JobQueue(store.redis), retention, max_attempts=2)
 
     def test_a_dead_workers_job_returns_to_the_queue_and_fails_after_its_last_attempt(
         self, store: JobStore, upkeep: Upkeep
