@@ -16,6 +16,7 @@ from server.app import create_app
 from server.settings import ServerSettings
 
 _REDIS_SECONDS = 10.0
+_CONNECT_SECONDS = 2.0
 # Open event streams would otherwise keep the server from stopping.
 _SHUTDOWN_SECONDS = 3
 
@@ -33,7 +34,10 @@ def main() -> int:
     if settings.redis_url is None:
         return _refuse("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
     try:
-        redis = Redis.from_url(settings.redis_url)  # only reads the URL
+        # Only reads the URL.
+        redis = Redis.from_url(
+            settings.redis_url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_CONNECT_SECONDS
+        )
     except ValueError as error:
         return _refuse(f"REDIS_URL: {error}")
     if settings.needs_keys and (reason := _why_not_exposed(redis, settings)):

@@ -18,7 +18,8 @@ from server.errors import on_redis_error, problem
 from server.guard import find_forgery
 from server.settings import ServerSettings
 
-_OPEN = {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+DOCS_FILES = "/docs/files"
+_OPEN = {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 _FILES = re.compile(r"/jobs/([0-9a-f]{28})/(?:video|thumbnail|spritesheet)|/v1/videos/([0-9a-f]{28})/content")
 _LINK_PROBLEMS = {
     "expired": ("link_expired", "The link was good for its time; ask for a new one."),
@@ -46,7 +47,9 @@ class Caller:
 
     def may_see(self, record: JobRecord) -> bool:
         """Whether the job is the caller's."""
-        return not self.restricted or record.owner == self.owner or record.id == self.signed_job_id
+        if not self.restricted or record.id == self.signed_job_id:
+            return True
+        return self.owner is not None and record.owner == self.owner
 
 
 class AccessControl:
@@ -55,19 +58,22 @@ class AccessControl:
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
         self._settings = settings
+        self._known_open = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - ASGI
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         found: Caller | Response
-        if scope["path"] in _OPEN:
+        if scope["path"] in _OPEN or scope["path"].startswith(f"{DOCS_FILES}/"):
             found = Caller(restricted=True)
         else:
             try:
                 found = await self._identify(scope)
             except RedisError as error:
-                found = on_redis_error(Request(scope), error)
+                # Operators want to see that Redis is away; with keys in use, nobody can tell who asks.
+                watching = scope["path"] == "/metrics" and self._known_open
+                found = Caller() if watching else on_redis_error(Request(scope), error)
         if isinstance(found, Caller):
             scope.setdefault("state", {})["caller"] = found
             await self._app(scope, receive, send)
@@ -75,23 +81,23 @@ class AccessControl:
             await found(scope, receive, send)
 
     async def _identify(self, scope: Scope) -> Caller | Response:
-        redis = scope["app"].state.async_redis
+        redis = scope["app"].state.access_redis
         connection = HTTPConnection(scope)
         token = _bearer_token(Headers(scope=scope).get("authorization", ""))
         link = _signed_link(scope)
         if link is not None and token is None:
             return await _check_link(redis, connection, *link)
         value, in_use = await _look_up(redis, token)
+        self._known_open = not in_use and not self._settings.needs_keys
         if value is not None:
             key = ApiKey.model_validate_json(value)
             most = key.max_active_jobs or self._settings.max_active_jobs
             return Caller(key.id, key.rate_limit or self._settings.rate_limit, most, restricted=True)
         if in_use or self._settings.needs_keys:
             return _unauthorized(connection, token)
-        if not self._settings.is_exposed:
-            forgery = find_forgery(scope, self._settings.cors_origins, self._settings.allowed_hosts)
-            if forgery is not None:
-                return problem(connection, 403, forgery.code, forgery.detail)
+        forgery = find_forgery(scope, self._settings.cors_origins, self._settings.allowed_hosts)
+        if forgery is not None:
+            return problem(connection, 403, forgery.code, forgery.detail)
         return Caller()
 
 

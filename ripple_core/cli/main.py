@@ -12,8 +12,10 @@ import typer
 
 from ripple_core.cli.bench import bench_app
 from ripple_core.cli.bench_gpu import step, tune
+from ripple_core.cli.bench_serve import serve as bench_serve
 from ripple_core.cli.calibrate import calibrate
 from ripple_core.cli.errors import one_line_errors
+from ripple_core.cli.gc import gc
 from ripple_core.cli.keys import keys_app
 from ripple_core.contract.errors import RippleError
 from ripple_core.contract.request import DEFAULT_AGGRESSIVENESS, ReuseMode
@@ -24,11 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench_app.command("serve")(bench_serve)
 bench_app.command()(step)
 bench_app.command()(tune)
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 app.command()(calibrate)
+app.command()(gc)
 
 _DEMO_PROMPT = "a red circle moving left on a dark background"
 _DEFAULT_SERVER = "http://127.0.0.1:8000"
@@ -66,10 +70,8 @@ def up(
     from ripple_core.cli.stack import running_stack
 
     signal.signal(signal.SIGTERM, _interrupt)
-    if allow_anonymous:
-        os.environ["RIPPLE_ALLOW_ANONYMOUS"] = "true"
     try:
-        with running_stack(host, port, data_dir, model) as stack:
+        with running_stack(host, port, data_dir, model, allow_anonymous=allow_anonymous) as stack:
             with console.status("starting"):
                 stack.wait_until_ready()
             console.print(f"TimeRipple is ready at {stack.url} (API documentation: {stack.url}/docs). Ctrl-C stops it.")

@@ -103,7 +103,7 @@ class Estimator:
         # Every submission asks; reading the list takes longer than all else it does.
         if time.monotonic() - cached.read_at > _FRESH_SECONDS:
             lines = self._redis.lrange(f"{PREFIX}history:{model_id}", 0, -1)
-            cached.jobs = [PastJob.model_validate_json(line) for line in lines]  # type: ignore[union-attr]
+            cached.jobs = [PastJob.model_validate_json(line) for line in lines]
             cached.read_at = time.monotonic()
         return cached.jobs
 

@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 class LatencySeconds(BaseModel):
     """Wall-clock seconds of each stage; total runs from acceptance to the finished MP4."""
 
-    queue: float = 0.0
-    load: float = 0.0
-    text_encode: float = 0.0
-    denoise: float = 0.0
-    vae_decode: float = 0.0
-    mp4_encode: float = 0.0
+    queue: float = Field(0.0, description="Waiting for a worker.")
+    load: float = Field(0.0, description="Loading the model; 0 when it was loaded already.")
+    text_encode: float = Field(0.0, description="Reading the prompt.")
+    denoise: float = Field(0.0, description="All denoising steps.")
+    vae_decode: float = Field(0.0, description="Latents to frames.")
+    mp4_encode: float = Field(0.0, description="Frames to the file, whatever its format, and its pictures.")
     quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")
-    total: float = 0.0
+    total: float = Field(0.0, description="From acceptance to the finished file.")
 
 
 class AttentionCount(BaseModel):
@@ -29,21 +29,21 @@ class AttentionCount(BaseModel):
 class StepCount(AttentionCount):
     """The count of one denoising step."""
 
-    step: int
+    step: int = Field(description="Counted from 0.")
     dense: bool = Field(description="True when the schedule left this step without reuse.")
 
 
 class LayerCount(AttentionCount):
     """The count of one transformer layer over all steps."""
 
-    layer: int
+    layer: int = Field(description="Counted from 0.")
 
 
 class Fallback(BaseModel):
     """Attention calls that ran dense although reuse was asked for, and why."""
 
-    reason: str
-    calls: int
+    reason: str = Field(description="Stable word, such as short_sequence.")
+    calls: int = Field(description="How many.")
 
 
 ModeThatRan = Literal["dense", "ripple", "channel"]
@@ -52,8 +52,8 @@ ModeThatRan = Literal["dense", "ripple", "channel"]
 class DenseHeads(BaseModel):
     """Single heads that ran dense in calls that reused otherwise, and why."""
 
-    reason: str
-    heads: int
+    reason: str = Field(description="Stable word, such as little_to_save.")
+    heads: int = Field(description="How many, over all calls.")
 
 
 class AttentionMetrics(AttentionCount):
@@ -61,24 +61,24 @@ class AttentionMetrics(AttentionCount):
 
     score_savings: float = Field(description="The same for the score product QK^T alone.")
     mode: ModeThatRan = Field(description="The mode that ran.")
-    aggressiveness: float
+    aggressiveness: float = Field(description="That was asked for, 0 to 1.")
     calibrated: bool = Field(False, description="Whether the model's calibrated profile scaled the error budget.")
     backend: Literal["torch", "triton"] | None = Field(
         None, description="What computed the attention that reused; none where all of it ran dense."
     )
-    dense_steps: int
-    fallbacks: list[Fallback]
-    dense_heads: list[DenseHeads] = []
-    by_step: list[StepCount]
-    by_layer: list[LayerCount]
+    dense_steps: int = Field(description="Denoising steps that the schedule left without reuse.")
+    fallbacks: list[Fallback] = Field(description="Calls that ran dense although reuse was asked for.")
+    dense_heads: list[DenseHeads] = Field([], description="Single heads that ran dense in calls that reused otherwise.")
+    by_step: list[StepCount] = Field(description="The count of each denoising step.")
+    by_layer: list[LayerCount] = Field(description="The count of each layer.")
 
 
 class DeviceMetrics(BaseModel):
     """Where it ran; peak memory is the GPU allocator's, or on a CPU the process's peak resident memory."""
 
-    name: str
-    dtype: str
-    peak_memory_bytes: int
+    name: str = Field(description="The GPU's, or the machine's architecture.")
+    dtype: str = Field(description="Of transformer and text encoder.")
+    peak_memory_bytes: int = Field(description="The GPU allocator's, or the process's resident memory.")
 
 
 class OutputMetrics(BaseModel):
@@ -108,8 +108,8 @@ class JobMetrics(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    latency_s: LatencySeconds
-    attention: AttentionMetrics
-    device: DeviceMetrics
-    output: OutputMetrics
+    latency_s: LatencySeconds = Field(description="Where the time went.")
+    attention: AttentionMetrics = Field(description="What reuse saved.")
+    device: DeviceMetrics = Field(description="Where it ran.")
+    output: OutputMetrics = Field(description="What came out.")
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")

@@ -71,8 +71,8 @@ def list_videos(
     """List videos."""
     records, more = service.page(caller, None, after, limit, oldest_first=order == "asc")
     videos = [Video.of(record, settings.video_ttl_seconds) for record in records]
-    ids = [video.id for video in videos] or [None]
-    return VideoList(data=videos, first_id=ids[0], last_id=ids[-1], has_more=more)
+    first_id, last_id = (videos[0].id, videos[-1].id) if videos else (None, None)
+    return VideoList(data=videos, first_id=first_id, last_id=last_id, has_more=more)
 
 
 @router.get("/videos/{job_id}", responses=responses(404, 410, 422, openai=True))

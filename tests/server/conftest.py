@@ -108,7 +108,7 @@ def api(session_api: Api, redis_client: Redis) -> Api:
     return session_api
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_api() -> Callable[..., AbstractContextManager[Api]]:
     """For tests that need an API of their own."""
     return running_api

@@ -31,13 +31,19 @@ class Guarded:
         return httpx.Client(base_url=self.api.client.base_url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
 
+@pytest.fixture(scope="module")
+def running(module_redis: Any, start_api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with start_api(module_redis.url, tmp_path_factory.mktemp("data")) as api:
+        yield api
+
+
 @pytest.fixture
-def guarded(own_redis: Any, start_api: Any, tmp_path: Path) -> Iterator[Guarded]:
-    with start_api(own_redis.url, tmp_path) as api:
-        redis = Redis.from_url(own_redis.url)
-        keys = ApiKeys(redis)
-        keys.create("first")
-        yield Guarded(api, redis, keys)
+def guarded(module_redis: Any, running: Any) -> Guarded:
+    redis = Redis.from_url(module_redis.url)
+    redis.flushall()
+    keys = ApiKeys(redis)
+    keys.create("first")
+    return Guarded(running, redis, keys)
 
 
 JOB = "0" * 28

@@ -73,6 +73,16 @@ def test_without_redis_every_route_says_so_and_none_breaks(own_redis: Any, start
         assert "timeripple_redis_up 0.0" in api.client.get("/metrics").text
 
 
+def test_the_documentation_page_loads_nothing_from_other_sites(api: Any) -> None:
+    page = api.client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert sources
+    for source in sources:
+        assert source.startswith("/")
+        assert api.client.get(source).status_code == 200
+    assert "/openapi.json" in page
+
+
 def test_the_openapi_file_is_what_the_code_gives() -> None:
     assert OPENAPI_FILE.read_text() == render(), "run `make openapi`"
 
@@ -89,9 +99,34 @@ def test_the_openapi_document_describes_problems(path: str) -> None:
         assert all("application/problem+json" in answer["content"] for answer in problems if "content" in answer)
 
 
+def test_the_openapi_document_describes_every_field_and_every_answer() -> None:
+    document = json.loads(render())
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description") or "enum" in schema, name
+        for field, content in schema.get("properties", {}).items():
+            assert content.get("description") or "$ref" in content, f"{name}.{field}"
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation["description"]
+            assert all(answer["description"] for answer in operation["responses"].values())
+            for parameter in operation.get("parameters", []):
+                assert parameter["description"], f"{method} {path} {parameter['name']}"
+
+
+def test_every_request_body_has_an_example_that_holds(api: Any) -> None:
+    document = json.loads(render())
+    for path, operations in document["paths"].items():
+        body = operations.get("post", {}).get("requestBody")
+        if body is not None:
+            name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            for example in document["components"]["schemas"][name]["examples"]:
+                answer = api.client.post(path.format(job_id=api.submit()), json=example)
+                assert answer.is_success, (path, answer.text)
+
+
 def test_the_openapi_document_lists_the_answers_of_delete() -> None:
     answers = json.loads(render())["paths"]["/jobs/{job_id}"]["delete"]["responses"]
-    assert sorted(answers) == ["202", "204", "404", "422", "503"]
+    assert sorted(answers) == ["202", "204", "401", "403", "404", "410", "422", "503"]
 
 
 @pytest.mark.parametrize(
