@@ -15,7 +15,7 @@ from ripple_core.contract.models import find_model
 from server.app import create_app
 from server.settings import ServerSettings
 
-_REDIS_SECONDS = 10.0
+_REDIS_SECONDS = 5.0
 _CONNECT_SECONDS = 2.0
 # Open event streams would otherwise keep the server from stopping.
 _SHUTDOWN_SECONDS = 3

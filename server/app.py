@@ -11,12 +11,12 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis import asyncio as async_redis
-from ripple_core.contract.retention import ServingMarks
 from starlette.middleware.cors import CORSMiddleware
 
 from ripple_core.contract.estimate import Estimator
 from ripple_core.contract.models import find_model
 from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.retention import ServingMarks
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.submission import Submissions
 from ripple_core.contract.videos import open_video_store
@@ -25,7 +25,7 @@ from server.errors import install_error_handlers
 from server.event_stream import HEARTBEAT_SECONDS
 from server.guard import BodyLimit
 from server.metrics import JobCollector, RequestMetrics
-from server.openapi_bodies import schemas
+from server.openapi_bodies import describe_webhooks, schemas
 from server.rate_limit import RateLimiter
 from server.routes import events, generate, jobs, links, models, openai_videos, ops
 from server.service import JobService
@@ -99,6 +99,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     install_error_handlers(app)
     for module in (generate, jobs, events, links, models, openai_videos, ops):
         app.include_router(module.router)
+    describe_webhooks(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -121,7 +122,13 @@ def _service(redis: Redis, settings: ServerSettings) -> JobService:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document with the bodies and errors that it does not see, in place of its own validation errors."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            webhooks=app.webhooks.routes,
+        )
         document["components"]["schemas"] |= schemas()
         key = {"type": "http", "scheme": "bearer", "description": "An API key, where keys are in use."}
         document["components"]["securitySchemes"] = {"ApiKey": key}

@@ -77,10 +77,8 @@ def find_forgery(scope: Scope, cors_origins: tuple[str, ...], allowed_hosts: tup
     if scope["method"] in _SAFE_METHODS:
         return None
     origin = headers.get("origin")
-    if origin is None:
-        foreign = headers.get("sec-fetch-site") == "cross-site"
-    else:
-        foreign = origin.partition("://")[2] != host
+    cross_site = headers.get("sec-fetch-site") == "cross-site"
+    foreign = cross_site if origin is None else origin.partition("://")[2] != host
     if foreign and origin not in cors_origins:
         return Refusal("cross_origin", f"Pages of {origin or 'other sites'} may not call; see RIPPLE_CORS_ORIGINS.")
     return None

@@ -1,10 +1,12 @@
 """Describes request bodies that routes read by themselves, and all schemas that FastAPI does not see."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import FastAPI, Header
 from pydantic import BaseModel
 
 from ripple_core.contract.request import GenerateRequest
+from ripple_core.contract.webhooks import WebhookPayload
 from server.openai_schemas import OpenAIError, RemixRequest, VideoCreateRequest
 from server.schemas import Problem
 
@@ -37,3 +39,17 @@ def schemas() -> dict[str, Any]:
         schema = model.model_json_schema(ref_template=_REFERENCE)
         found |= schema.pop("$defs", {}) | {model.__name__: schema}
     return found
+
+
+def describe_webhooks(app: FastAPI) -> None:
+    """Add what receivers of webhooks get to the document."""
+
+    # FastAPI would add an error of its own otherwise.
+    @app.webhooks.post("job-ended", responses={"default": {"description": "Another attempt is made later."}})
+    def job_ended(
+        body: WebhookPayload,
+        webhook_id: Annotated[str, Header(description="The same for every attempt to tell of a job.")],
+        webhook_timestamp: Annotated[int, Header(description="Seconds since 1970.")],
+        webhook_signature: Annotated[str, Header(description="Of the Standard Webhooks scheme, v1.")],
+    ) -> None:
+        """Tell `webhook.url` of a request that its job has ended; any 2xx answer ends the attempts."""

@@ -26,7 +26,7 @@ class ServerSettings(SharedSettings):
     )
     max_body_bytes: int = Field(20 * 1024**2, ge=1024, description="Largest request body.")
     rate_limit: str = Field(
-        "600/minute", pattern=r"^\d+/(second|minute|hour|day)$", description="Submissions of one API key."
+        "600/minute", pattern=r"^[1-9]\d*/(second|minute|hour|day)$", description="Submissions of one API key."
     )
     max_active_jobs: int = Field(100, ge=1, description="Queued and running jobs of one API key.")
     max_queued_jobs: int = Field(
@@ -35,7 +35,6 @@ class ServerSettings(SharedSettings):
     max_queued_seconds: float = Field(
         24 * 3600, gt=0, description="Estimated seconds of work in the queue; more is refused until some is done."
     )
-    link_seconds: int = Field(24 * 3600, ge=60, description="How long signed video links hold.")
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod

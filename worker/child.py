@@ -65,9 +65,15 @@ class _Generator:
             # Since the job was sent: a child that has just been spawned first imports torch and diffusers.
             load_seconds = time.monotonic() - message.sent_at
         metrics = generate_video(
-            self._model, message.request, message.path, self._connection.send, should_stop=self._stop_was_sent
+            self._model,
+            message.request,
+            message.folder,
+            self._connection.send,
+            should_stop=self._stop_was_sent,
+            image=message.image,
+            lora_dir=self._settings.lora_dir,
         )
-        latency = metrics.latency_s.model_copy(update={"load": load_seconds})
+        latency = metrics.latency_s.model_copy(update={"load": metrics.latency_s.load + load_seconds})
         return Finished(metrics.model_copy(update={"latency_s": latency}))
 
     def _stop_was_sent(self) -> bool:

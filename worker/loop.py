@@ -68,7 +68,7 @@ def run_worker(settings: WorkerSettings) -> None:
     model = find_model(settings.model)
     set_context(WorkerContext(name, store, queue, videos, model, Estimator(redis), engine, shutting_down))
     upkeep = Upkeep(store, queue, Retention(store, videos, settings), settings.max_attempts)
-    deliverer = WebhookDeliverer(store, settings, signed_video_link(redis))
+    deliverer = WebhookDeliverer(store, settings, signed_video_link(redis, settings.link_seconds))
     store.beat(name, timedelta(seconds=settings.lost_after_seconds))
     Thread(target=_beat, args=(store, name, settings, shutting_down), daemon=True).start()
     Thread(target=_keep_up, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()

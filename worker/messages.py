@@ -11,10 +11,12 @@ from ripple_core.contract.request import ResolvedRequest
 
 @dataclass(frozen=True)
 class Generate:
-    """Parent to child: generate this video into the path."""
+    """Parent to child: generate this video's files into the folder."""
 
     request: ResolvedRequest
-    path: Path
+    folder: Path
+    # What it begins from, for image-to-video models.
+    image: Path | None = None
     # On the monotonic clock, which all processes of a machine share.
     sent_at: float = field(default_factory=time.monotonic)
 
@@ -26,7 +28,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Finished:
-    """Child to parent: the MP4 is written."""
+    """Child to parent: the files are written."""
 
     metrics: JobMetrics
 

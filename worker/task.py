@@ -7,9 +7,9 @@ from threading import Event
 
 from redis import RedisError
 
-from ripple_core.contract.errors import JobNotFound
+from ripple_core.contract.errors import JobNotFound, StorageUnavailable
 from ripple_core.contract.estimate import Estimator
-from ripple_core.contract.job import JobRecord, Progress, utc_now
+from ripple_core.contract.job import JobError, JobRecord, Progress, utc_now
 from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.models import ModelSpec
 from ripple_core.contract.queue import JobQueue
@@ -70,12 +70,21 @@ class _Execution:
         """Generate, then write the end: to the video store first, to the record last."""
         record, store = self._record, self._context.store
         logger.info("job %s started (attempt %d)", record.id, record.attempts)
-        with self._context.videos.staging(record.id) as staged:
-            answer = self._context.engine.run(Generate(record.request, staged.path), self._progress, self._stop_wanted)
-            if isinstance(answer, Finished):
-                staged.publish()
-        self._finish(answer)
+        self._finish(self._generate())
         logger.info("job %s: %s", record.id, store.get(record.id).status)
+
+    def _generate(self) -> EndAnswer:
+        record, videos = self._record, self._context.videos
+        try:
+            with videos.staging(record.id) as staged:
+                image = videos.find_image(record.id) if record.request.image_sha256 else None
+                job = Generate(record.request, staged.folder, image)
+                answer = self._context.engine.run(job, self._progress, self._stop_wanted)
+                if isinstance(answer, Finished):
+                    staged.publish()
+                return answer
+        except StorageUnavailable as error:
+            return Failed(JobError(code=error.code, message=str(error)))
 
     def _finish(self, answer: EndAnswer) -> None:
         store, job_id = self._context.store, self._record.id

@@ -37,7 +37,6 @@ _POLL_SECONDS = 1.0
 # So that receivers which do not answer hold up others less.
 _NUM_THREADS = 4
 _GONE = 410
-_LINK_SECONDS = DAY_SECONDS
 
 _EVENT_TYPES = {
     JobStatus.SUCCEEDED: "video.completed",
@@ -151,11 +150,11 @@ class WebhookDeliverer:
         self._outbox.postpone(record.id, due)
 
 
-def signed_video_link(redis: Redis) -> Callable[[JobRecord], str]:
-    """Makes paths at which a video can be had for a day without an API key."""
+def signed_video_link(redis: Redis, seconds: int) -> Callable[[JobRecord], str]:
+    """Makes paths at which a video can be had without an API key, for so many seconds."""
 
     def link(record: JobRecord) -> str:
-        return signed_video_path(signing_secret(redis), record.id, time.time() + _LINK_SECONDS)
+        return signed_video_path(signing_secret(redis), record.id, time.time() + seconds)
 
     return link
 

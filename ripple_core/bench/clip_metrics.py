@@ -1,8 +1,9 @@
-"""How far a video is from its reference. Metrics of single frames come from scikit-image."""
+"""How far a clip of the bench is from its dense reference."""
 
 import numpy as np
 from pydantic import BaseModel, Field
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from ripple_core.generate.difference import compare_frames
 
 
 class ClipFidelity(BaseModel):
@@ -29,33 +30,18 @@ def compare(reference: np.ndarray, frames: np.ndarray) -> ClipFidelity:
     Raises:
         ValueError: when the shapes differ.
     """
-    if reference.shape != frames.shape:
-        raise ValueError(f"clips of {reference.shape} and {frames.shape} can't be compared")
-    by_frame = [psnr_db(*pair) for pair in zip(reference, frames, strict=True)]
+    difference = compare_frames(reference, frames)
+    by_frame, worst = difference.frame_psnr_db, difference.worst_frame_psnr_db
     finite = [value for value in by_frame if value is not None]
-    worst = min(finite, default=None)
     return ClipFidelity(
         identical=not finite,
-        psnr_db=psnr_db(reference, frames),
+        psnr_db=difference.psnr_db,
         worst_frame_psnr_db=worst,
         worst_frame=by_frame.index(worst) if worst is not None else None,
         mean_frame_psnr_db=float(np.mean(finite)) if finite else None,
-        ssim=float(np.mean([_ssim(*pair) for pair in zip(reference, frames, strict=True)])),
+        ssim=difference.ssim,
         flicker=_flicker(reference, frames),
     )
-
-
-def psnr_db(reference: np.ndarray, frames: np.ndarray) -> float | None:
-    """Peak signal-to-noise ratio of uint8 pictures; None when they are equal."""
-    if np.array_equal(reference, frames):
-        return None
-    return float(peak_signal_noise_ratio(reference, frames))
-
-
-def _ssim(reference: np.ndarray, frame: np.ndarray) -> float:
-    # The usual window of 7 pixels does not fit into the tiniest pictures.
-    window = min(7, (min(frame.shape[:2]) - 1) // 2 * 2 + 1)
-    return float(structural_similarity(reference, frame, channel_axis=-1, win_size=window))
 
 
 def _flicker(reference: np.ndarray, frames: np.ndarray) -> float:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ripple_core.generate import write_mp4
+from ripple_core.contract.request import OutputSettings
+from ripple_core.generate import write_video
 
 # File systems allow 255 bytes for a name.
 _MAX_STEM_BYTES = 240
@@ -42,4 +43,4 @@ class VBenchExport:
         folder = self._folder / method
         folder.mkdir(parents=True, exist_ok=True)
         for name, frames in zip(self._names, clips, strict=True):
-            write_mp4(frames, folder / name, self._fps)
+            write_video(frames, folder / name, self._fps, OutputSettings())

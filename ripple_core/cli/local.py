@@ -9,6 +9,8 @@ from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest
 from ripple_core.contract.validate import resolve
+from ripple_core.contract.videos import staging_folder, video_file
+from ripple_core.contract.whole_files import flush
 
 
 def generate_locally(
@@ -18,6 +20,7 @@ def generate_locally(
 
     Raises:
         RippleError: for an unknown model, a wrong request or a failing pipeline.
+        OSError: when the video cannot be written.
     """
     began = time.monotonic()
     spec = find_model(model)
@@ -29,12 +32,11 @@ def generate_locally(
 
     loaded = load_model(spec)
     load_seconds = time.monotonic() - load_began
-    temporary = path.with_name(f".{path.stem}.partial.mp4")
-    try:
-        metrics = generate_video(loaded, resolved, temporary, on_progress)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with staging_folder(path.parent, path.name) as folder:
+        metrics = generate_video(loaded, resolved, folder, on_progress)
+        video = folder / video_file(resolved.output.format)
+        flush(video)
+        video.replace(path)
     latency = metrics.latency_s.model_copy(
         update={"load": load_seconds, "total": time.monotonic() - began},
     )

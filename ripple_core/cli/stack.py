@@ -55,7 +55,9 @@ class Stack:
 
 
 @contextmanager
-def running_stack(host: str, port: int, data_dir: Path, model: str, log_level: str = "INFO") -> Iterator[Stack]:
+def running_stack(
+    host: str, port: int, data_dir: Path, model: str, log_level: str = "INFO", allow_anonymous: bool = False
+) -> Iterator[Stack]:
     """Start everything; stop everything when the context ends, in the order that loses nothing.
 
     Raises:
@@ -78,6 +80,7 @@ def running_stack(host: str, port: int, data_dir: Path, model: str, log_level: s
             "RIPPLE_MODEL": model,
             "RIPPLE_HOST": host,
             "RIPPLE_PORT": str(port),
+            "RIPPLE_ALLOW_ANONYMOUS": str(allow_anonymous),
             "RIPPLE_LOG_LEVEL": log_level,
         }
         stack = Stack(f"http://{_browsable(host)}:{port}", {})

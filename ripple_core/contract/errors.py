@@ -16,6 +16,7 @@ RippleError
 ├── GenerationFailed    the pipeline could not produce the video
 │   ├── OutOfMemory
 │   ├── ModelLoadFailed
+│   ├── LoraLoadFailed
 │   └── WorkerLost      the process that ran the job died
 ├── GenerationCancelled
 ├── TargetOutOfReach    a calibration found no profile that meets its target
@@ -144,6 +145,12 @@ class ModelLoadFailed(GenerationFailed):
     """The model's files could not be loaded."""
 
     code = "model_load_failed"
+
+
+class LoraLoadFailed(GenerationFailed):
+    """A LoRA's file is missing, broken, or of another model."""
+
+    code = "lora_load_failed"
 
 
 class WorkerLost(GenerationFailed):

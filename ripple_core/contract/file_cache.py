@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ripple_core.contract.videos import remove_abandoned, written_whole
+from ripple_core.contract.whole_files import remove_abandoned, written_whole
 
 # What was asked for so recently may be about to be opened. Files that are open outlive their removal.
 _IN_USE_SECONDS = 600

@@ -1,6 +1,7 @@
 """API keys: made and revoked by `ripple keys`, looked up by the API. At rest there are only their digests."""
 
 import hashlib
+import re
 import secrets
 from datetime import datetime
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 from redis import Redis
 
-from ripple_core.contract.errors import UnknownApiKey
+from ripple_core.contract.errors import InvalidRequest, UnknownApiKey, Violation
 from ripple_core.contract.job import utc_now
 from ripple_core.contract.store import PREFIX
 
+_RATE_LIMIT = re.compile(r"[1-9]\d*/(second|minute|hour|day)", re.ASCII)
 # Hash: digest of the token -> the key as JSON.
 API_KEYS = f"{PREFIX}api_keys"
 
@@ -39,7 +41,14 @@ class ApiKeys:
     def create(
         self, name: str, rate_limit: str | None = None, max_active_jobs: int | None = None
     ) -> tuple[ApiKey, str]:
-        """Make a key; its token is told now and never again."""
+        """Make a key; its token is told now and never again.
+
+        Raises:
+            InvalidRequest: when the rate limit is not like "60/minute".
+        """
+        if rate_limit is not None and not _RATE_LIMIT.fullmatch(rate_limit):
+            allowed = "as in 60/minute; per second, minute, hour or day"
+            raise InvalidRequest([Violation("rate_limit", f"is {rate_limit!r}; write it {allowed}", allowed)])
         token = f"tr_{secrets.token_urlsafe(32)}"
         key = ApiKey(
             id=f"key_{secrets.token_hex(6)}",

@@ -1,5 +1,6 @@
 """Signed links to a job's files, for players and webhook receivers that have no API key."""
 
+import hashlib
 import secrets
 import time
 from typing import Any, Literal
@@ -43,4 +44,5 @@ def signed_video_path(secret: str, job_id: str, expires_at: float) -> str:
 
 
 def _serializer(secret: str) -> URLSafeSerializer:
-    return URLSafeSerializer(secret, salt="job files")
+    signer = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+    return URLSafeSerializer(secret, salt="job files", signer_kwargs=signer)

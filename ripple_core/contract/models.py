@@ -9,12 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ripple_core.contract.architecture import Architecture
 from ripple_core.contract.errors import UnknownModel
 
 BUILTIN_MODEL_ID = "timeripple/builtin"
 BUILTIN_MODEL_FOLDER = Path(__file__).parent.parent / "tiny" / "model"
 SPEC_FILE = "timeripple.json"
-SUPPORTED_PIPELINES = ("WanPipeline",)
+IMAGE_TO_VIDEO_PIPELINES = ("WanImageToVideoPipeline",)
+SUPPORTED_PIPELINES = ("WanPipeline", *IMAGE_TO_VIDEO_PIPELINES)
 
 
 class ModelDefaults(BaseModel):
@@ -22,12 +24,12 @@ class ModelDefaults(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    width: int = 832
-    height: int = 480
-    num_frames: int = 81
-    fps: int = 16
-    num_inference_steps: int = 50
-    guidance_scale: float = 5.0
+    width: int = Field(832, description="Pixels.")
+    height: int = Field(480, description="Pixels.")
+    num_frames: int = Field(81, description="Frames of the video.")
+    fps: int = Field(16, description="Frames per second.")
+    num_inference_steps: int = Field(50, description="Denoising steps.")
+    guidance_scale: float = Field(5.0, description="Classifier-free guidance.")
 
 
 class ModelSpec(BaseModel):
@@ -35,9 +37,11 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
-    description: str = ""
+    id: str = Field(description="What `model` of a request may be.")
+    description: str = Field("", description="What it is, in a line.")
     source: str = Field(exclude=True, description="Folder or hub name given to from_pretrained.")
+    architecture: Architecture | None = Field(None, exclude=True, description="What tells the work of a request.")
+    takes_image: bool = Field(False, description="Whether a request must bring the image it begins from.")
     defaults: ModelDefaults = ModelDefaults()
     size_multiple: int = Field(16, description="Width and height are multiples of this.")
     frame_multiple: int = Field(4, description="num_frames is a multiple of this, plus 1.")
@@ -60,6 +64,18 @@ class ModelSpec(BaseModel):
         return self.max_work or 4 * usual
 
 
+def _wan(num_layers: int, num_heads: int, ffn_dim: int, vae_spatial: int = 8) -> Architecture:
+    return Architecture(
+        num_layers=num_layers,
+        num_heads=num_heads,
+        head_dim=128,
+        ffn_dim=ffn_dim,
+        patch_size=(1, 2, 2),
+        vae_spatial=vae_spatial,
+        vae_temporal=4,
+    )
+
+
 CATALOGUE: dict[str, ModelSpec] = {
     spec.id: spec
     for spec in (
@@ -67,17 +83,27 @@ CATALOGUE: dict[str, ModelSpec] = {
             id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
             source="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
             description="Wan 2.1 text-to-video, 1.3 billion parameters, 480p",
+            architecture=_wan(num_layers=30, num_heads=12, ffn_dim=8960),
         ),
         ModelSpec(
             id="Wan-AI/Wan2.1-T2V-14B-Diffusers",
             source="Wan-AI/Wan2.1-T2V-14B-Diffusers",
             description="Wan 2.1 text-to-video, 14 billion parameters, 720p",
+            architecture=_wan(num_layers=40, num_heads=40, ffn_dim=13824),
             defaults=ModelDefaults(width=1280, height=720),
+        ),
+        ModelSpec(
+            id="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            source="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            description="Wan 2.1 image-to-video, 14 billion parameters, 480p",
+            architecture=_wan(num_layers=40, num_heads=40, ffn_dim=13824),
+            takes_image=True,
         ),
         ModelSpec(
             id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
             source="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
             description="Wan 2.2 text-to-video, 5 billion parameters, 704p at 24 frames per second",
+            architecture=_wan(num_layers=30, num_heads=24, ffn_dim=14336, vae_spatial=16),
             defaults=ModelDefaults(width=1280, height=704, num_frames=121, fps=24),
             size_multiple=32,
         ),
@@ -110,19 +136,36 @@ def _read_folder(folder: Path) -> ModelSpec:
         if pipeline not in SUPPORTED_PIPELINES:
             raise UnknownModel(f"{folder} holds a {pipeline}; supported are: {', '.join(SUPPORTED_PIPELINES)}.")
         own = _read_json(folder / SPEC_FILE) if (folder / SPEC_FILE).is_file() else {}
-        return ModelSpec.model_validate({"id": folder.name, "source": str(folder)} | _geometry(folder) | own)
+        read = {"id": folder.name, "source": str(folder), "takes_image": pipeline in IMAGE_TO_VIDEO_PIPELINES}
+        return ModelSpec.model_validate(read | _geometry(_read_architecture(folder)) | own)
     except (OSError, ValueError, KeyError, ValidationError) as error:
         raise UnknownModel(f"{folder} is not a complete pipeline folder: {error!r}.") from error
 
 
-def _geometry(folder: Path) -> dict[str, int]:
-    """Multiples that follow from the VAE's compression and the transformer's patches."""
+def _read_architecture(folder: Path) -> Architecture:
+    transformer = _read_json(folder / "transformer" / "config.json")
     vae = _read_json(folder / "vae" / "config.json")
-    _, patch_height, patch_width = _read_json(folder / "transformer" / "config.json")["patch_size"]
-    pixels_per_token = vae.get("scale_factor_spatial", 8) * max(patch_height, patch_width)
-    # WanPipeline itself refuses anything but multiples of 16.
-    size_multiple = max(pixels_per_token, 16)
-    return {"size_multiple": size_multiple, "frame_multiple": vae.get("scale_factor_temporal", 4)}
+    return Architecture(
+        num_layers=transformer["num_layers"],
+        num_heads=transformer["num_attention_heads"],
+        head_dim=transformer["attention_head_dim"],
+        ffn_dim=transformer["ffn_dim"],
+        patch_size=transformer["patch_size"],
+        vae_spatial=vae.get("scale_factor_spatial", 8),
+        vae_temporal=vae.get("scale_factor_temporal", 4),
+    )
+
+
+def _geometry(architecture: Architecture) -> dict[str, Any]:
+    """Multiples that follow from the VAE's compression and the transformer's patches."""
+    _, patch_height, patch_width = architecture.patch_size
+    # The pipelines themselves refuse anything but multiples of 16.
+    size_multiple = max(architecture.vae_spatial * max(patch_height, patch_width), 16)
+    return {
+        "architecture": architecture,
+        "size_multiple": size_multiple,
+        "frame_multiple": architecture.vae_temporal,
+    }
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from aiohttp import ClientError as HttpError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ripple_core.contract.file_cache import FileCache
-from ripple_core.contract.videos import StoredFiles, remove_abandoned, staging_folder, storage_errors
+from ripple_core.contract.videos import StoredFiles, staging_folder, storage_errors
+from ripple_core.contract.whole_files import remove_abandoned
 
 _CACHE_BYTES = 10 * 1024**3
 # An outage is told within seconds, not after the minutes that botocore would try for.

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ripple_core.contract.addresses import AllowList
+
 DAY_SECONDS = 24 * 3600
 
 
@@ -39,6 +41,7 @@ class SharedSettings(BaseSettings):
     public_url: str | None = Field(
         None, pattern="^https?://[^/]", description="Where clients reach the API, for links in webhooks."
     )
+    link_seconds: int = Field(DAY_SECONDS, ge=60, description="How long signed video links hold.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged.")
 
     @field_validator("store_url")
@@ -51,7 +54,10 @@ class SharedSettings(BaseSettings):
     @field_validator("webhook_allow", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return split_commas(value)
+        entries = split_commas(value)
+        # Refuses to start on a network that is none.
+        AllowList.of(entries)
+        return entries
 
     @property
     def videos_dir(self) -> Path:

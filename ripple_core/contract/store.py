@@ -13,6 +13,11 @@ Keys, all under `ripple:`:
     queued_ms                     estimated milliseconds of all queued jobs together
     ended                         sorted set: ids of ended jobs by the time they ended
     webhooks                      sorted set: ids of ended jobs whose webhook is due, by time
+    webhook_secrets               hash: what signs the webhooks of an API key
+    api_keys                      hash: digests of the tokens and their keys
+    signing_secret                what signs links to files
+    serving                       sorted set: ids whose files are being sent, until when
+    retention                     there while a round of retention began less than a minute ago
     expired:{id}                  what is left of a job whose record was kept for its time
     idempotency:{digest}          hash: fingerprint and job of an Idempotency-Key
     history:{model}               list: what finished jobs took
@@ -60,6 +65,7 @@ class JobStore:
         self._forget_script = redis.register_script(scripts.FORGET)
         self._beat_script = redis.register_script(scripts.BEAT)
         self._live_workers_script = redis.register_script(scripts.LIVE_WORKERS)
+        self._set_webhook_script = redis.register_script(scripts.SET_WEBHOOK)
         self._place_script = redis.register_script(scripts.PLACE)
 
     def add(self, record: JobRecord, pipeline: Pipeline) -> None:
@@ -209,9 +215,8 @@ class JobStore:
         return num_jobs, int(work or 0)
 
     def set_webhook(self, job_id: str, webhook: Webhook) -> None:
-        """Record how telling an ended job's webhook went."""
-        if self.redis.exists(_job_key(job_id)):
-            self.redis.hset(_job_key(job_id), "webhook", webhook.model_dump_json())
+        """Record how telling an ended job's webhook went, unless the job has been deleted."""
+        self._set_webhook_script(keys=[_job_key(job_id)], args=[webhook.model_dump_json()])
 
     def has_events_after(self, job_id: str, event_id: str) -> bool:
         """True when the job's stream goes on after this event."""

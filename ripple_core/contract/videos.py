@@ -2,9 +2,7 @@
 
 import logging
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Protocol
 from ripple_core.contract.errors import StorageUnavailable
 from ripple_core.contract.request import VideoFormat
 from ripple_core.contract.settings import SharedSettings
+from ripple_core.contract.whole_files import flush, partial_path, remove_abandoned, remove_at_once, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +27,6 @@ MEDIA_TYPES = {
     ".webp": "image/webp",
     ".jpg": "image/jpeg",
 }
-
-# A writer that has been silent for this long is dead.
-_ABANDONED_SECONDS = 24 * 3600
 
 
 def video_file(video_format: VideoFormat) -> str:
@@ -147,7 +143,7 @@ class LocalVideoStore:
     def delete(self, job_id: str) -> None:
         """Remove all files of a job, if there are any."""
         with storage_errors(self.folder):
-            _remove_at_once(self.folder / job_id)
+            remove_at_once(self.folder / job_id)
             self._image(job_id).unlink(missing_ok=True)
 
     def stored(self) -> list[StoredFiles]:
@@ -191,18 +187,18 @@ class _LocalStaged:
             for path in self.folder.iterdir():
                 flush(path)
             # Only a second attempt at a job whose first one was lost after publishing finds something here.
-            _remove_at_once(self.final)
+            remove_at_once(self.final)
             self.folder.replace(self.final)
 
 
 @contextmanager
 def staging_folder(parent: Path, job_id: str) -> Iterator[Path]:
-    """A new folder that is gone at the end, unless it has been renamed.
+    """Yield a new folder for a job's files; it is gone at the end, unless it has been renamed.
 
     Raises:
         StorageUnavailable: when it cannot be made.
     """
-    folder = _partial(parent / job_id)
+    folder = partial_path(parent / job_id)
     with storage_errors(parent):
         folder.mkdir(parents=True)
     try:
@@ -212,57 +208,17 @@ def staging_folder(parent: Path, job_id: str) -> Iterator[Path]:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a name to write the file under; it gets its own when it is complete and on disk."""
-    partial = _partial(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        flush(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """Return when the file is on disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove the unfinished files and folders in it whose writers are dead."""
-    for path in folder.glob(".*.partial"):
-        # Others delete at the same time.
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextmanager
 def storage_errors(place: object, *kinds: type[Exception]) -> Iterator[None]:
     """Turn OSErrors, and errors of these kinds, into one that clients may read; the log keeps what they said.
 
     Raises:
         StorageUnavailable: in their place.
     """
+    told: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
         yield
     except StorageUnavailable:
         raise
-    except (OSError, *kinds) as error:
+    except told as error:
         logger.warning("%s cannot be used: %s", place, error)
         raise StorageUnavailable(getattr(error, "strerror", None) or type(error).__name__) from error
-
-
-def _partial(path: Path) -> Path:
-    # Not the process id: containers on one volume share those.
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-
-
-def _remove_at_once(folder: Path) -> None:
-    """Remove a folder so that nobody sees it with some of its files."""
-    hidden = _partial(folder)
-    with suppress(FileNotFoundError):
-        folder.replace(hidden)
-        shutil.rmtree(hidden)

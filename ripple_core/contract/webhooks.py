@@ -46,22 +46,22 @@ class WebhookLinks(BaseModel):
 class WebhookData(BaseModel):
     """The job that has ended."""
 
-    id: str
-    status: JobStatus
-    created_at: datetime
-    finished_at: datetime
-    error: JobError | None
-    metrics: WebhookMetrics | None
+    id: str = Field(description="The job's id.")
+    status: JobStatus = Field(description="How it ended.")
+    created_at: datetime = Field(description="When it was accepted.")
+    finished_at: datetime = Field(description="When it ended.")
+    error: JobError | None = Field(description="Why it failed.")
+    metrics: WebhookMetrics | None = Field(description="What it took; null unless the job succeeded.")
     batch: list[str] = Field(description="All jobs of the request when it asked for several videos.")
-    links: WebhookLinks
+    links: WebhookLinks = Field(description="Where to go from here.")
 
 
 class WebhookPayload(BaseModel):
     """The body of the POST."""
 
-    type: Literal["video.completed", "video.failed", "video.cancelled"]
+    type: Literal["video.completed", "video.failed", "video.cancelled"] = Field(description="What happened.")
     timestamp: datetime = Field(description="When the job ended.")
-    data: WebhookData
+    data: WebhookData = Field(description="The job that has ended.")
 
 
 class WebhookOutbox:

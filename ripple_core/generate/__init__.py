@@ -1,7 +1,7 @@
-"""One request to frames, metrics and MP4 on one pipeline, without any queue or server."""
+"""One request to frames, files and metrics on one pipeline, without any queue or server."""
 
+from ripple_core.generate.encode import write_video
 from ripple_core.generate.load import LoadedModel, load_model
-from ripple_core.generate.mp4 import write_mp4
 from ripple_core.generate.run import AppliedAttention, GeneratedFrames, generate_frames
 from ripple_core.generate.video import generate_video
 
@@ -12,5 +12,5 @@ __all__ = [
     "generate_frames",
     "generate_video",
     "load_model",
-    "write_mp4",
+    "write_video",
 ]

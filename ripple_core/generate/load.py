@@ -61,8 +61,8 @@ def load_model(
     Args:
         spec: what to load.
         device: a torch device; "auto" takes CUDA when there is one.
-        dtype: of transformer and text encoder; "auto" is bfloat16 on CUDA and float32 elsewhere. The VAE stays in
-            float32, as Wan's authors advise.
+        dtype: of transformer and text encoder; "auto" is bfloat16 on CUDA and float32 elsewhere. The VAE and the
+            encoder of a first frame stay in float32, as Wan's authors advise.
         use_profile: whether to read the profile of the model's calibration, if it has one.
 
     Raises:
@@ -79,7 +79,7 @@ def load_model(
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        dtypes = {"default": chosen_dtype, "vae": torch.float32}
+        dtypes = {"default": chosen_dtype, "vae": torch.float32, "image_encoder": torch.float32}
         pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes).to(chosen_device)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"{spec.id} does not fit into the memory of {chosen_device}.") from error

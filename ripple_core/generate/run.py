@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from ripple_core.attention import SavingsReport, TimeRippleConfig
@@ -53,6 +54,7 @@ def generate_frames(
     on_progress: ProgressCallback = lambda _: None,
     should_stop: StopCallback = lambda: False,
     apply: Callable[[nn.Module], AppliedAttention] | None = None,
+    first_frame: Image.Image | None = None,
 ) -> GeneratedFrames:
     """Run the pipeline with TimeRipple on it, and take TimeRipple off again.
 
@@ -60,11 +62,12 @@ def generate_frames(
     seed means the same on every device.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model`, with the request's LoRAs on its pipeline.
         request: fully resolved.
         on_progress: called at every change of stage and after every denoising step.
         should_stop: asked after every denoising step.
         apply: puts something else on the (first) transformer than what the request's reuse settings say.
+        first_frame: for image-to-video pipelines, of the video's size.
 
     Raises:
         GenerationCancelled: when should_stop said so.
@@ -75,7 +78,7 @@ def generate_frames(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     try:
-        frames, latency = _run_pipeline(_Watch(model, request, on_progress, should_stop))
+        frames, latency = _run_pipeline(_Watch(model, request, on_progress, should_stop), first_frame)
     except torch.OutOfMemoryError as error:
         size = f"{request.width}x{request.height}, {request.num_frames} frames"
         raise OutOfMemory(f"Out of memory at {size}; ask for a smaller size or fewer frames.") from error
@@ -124,22 +127,22 @@ class _Watch:
 
 # The pipeline does so itself, and kernels that record gradients round differently.
 @torch.no_grad()
-def _run_pipeline(watch: _Watch) -> tuple[np.ndarray, LatencySeconds]:
+def _run_pipeline(watch: _Watch, first_frame: Image.Image | None) -> tuple[np.ndarray, LatencySeconds]:
     pipe, request, device = watch.model.pipe, watch.request, watch.model.device
     watch.stage("text_encode", 0.0)
     began = time.monotonic()
-    # As in the pipeline itself: no guidance at a scale of 1 or less.
-    guided = request.guidance_scale > 1
     embeddings, negative = pipe.encode_prompt(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt or None,
-        do_classifier_free_guidance=guided,
+        do_classifier_free_guidance=request.is_guided,
         max_sequence_length=MAX_SEQUENCE_LENGTH,
         device=device,
     )
     watch.denoise_began = time.monotonic()
     watch.stage("denoise", _BEFORE_DENOISE)
+    image = {} if first_frame is None else {"image": first_frame}
     frames = pipe(
+        **image,
         prompt_embeds=embeddings,
         negative_prompt_embeds=negative,
         width=request.width,

@@ -1,11 +1,16 @@
-"""One request to an MP4 and everything measured on the way."""
+"""One request to a video file with its pictures, and everything measured on the way."""
 
 import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+from PIL import Image
+
 from ripple_core.attention import SavingsReport
+from ripple_core.contract.errors import GenerationFailed
 from ripple_core.contract.job import Progress
 from ripple_core.contract.metrics import (
     AttentionMetrics,
@@ -16,12 +21,18 @@ from ripple_core.contract.metrics import (
     LayerCount,
     ModeThatRan,
     OutputMetrics,
+    QualityMetrics,
     StepCount,
 )
 from ripple_core.contract.request import ResolvedRequest
+from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
+from ripple_core.generate.encode import write_video
+from ripple_core.generate.first_frame import read_first_frame
 from ripple_core.generate.load import LoadedModel
-from ripple_core.generate.mp4 import write_mp4
-from ripple_core.generate.run import ProgressCallback, StopCallback, generate_frames
+from ripple_core.generate.loras import loras_on
+from ripple_core.generate.previews import write_spritesheet, write_thumbnail
+from ripple_core.generate.quality import check_quality
+from ripple_core.generate.run import GeneratedFrames, ProgressCallback, StopCallback, generate_frames
 
 _FRACTION_DECODED = 0.98
 
@@ -29,45 +40,125 @@ _FRACTION_DECODED = 0.98
 def generate_video(
     model: LoadedModel,
     request: ResolvedRequest,
-    path: Path,
+    folder: Path,
     on_progress: ProgressCallback = lambda _: None,
     should_stop: StopCallback = lambda: False,
+    image: Path | None = None,
+    lora_dir: Path | None = None,
 ) -> JobMetrics:
-    """Generate one video into `path`.
+    """Generate one video with its thumbnail and sprite sheet.
+
+    The files come last: whatever fails before, the quality check included, leaves the folder empty. The metrics'
+    `attention` and `device` are those of the video itself; the dense twin is in `quality` and in the stage
+    `quality_check` alone.
+
+    Args:
+        model: from `load_model`.
+        request: fully resolved.
+        folder: where `video_file(...)`, THUMBNAIL and SPRITESHEET are written.
+        on_progress: called at every change of stage and after every denoising step.
+        should_stop: asked after every denoising step.
+        image: what the video begins from, for requests that brought one.
+        lora_dir: holds the files of the LoRAs that requests name.
 
     Raises:
         GenerationCancelled: when should_stop said so.
+        GenerationFailed: when the image is gone, or a LoRA cannot be used.
         OutOfMemory: with what to lower.
-        OSError: when the MP4 cannot be written.
+        OSError: when the image cannot be read, or a file cannot be written.
     """
-    began = time.monotonic()
-    generated = generate_frames(model, request, on_progress, should_stop)
-    steps = request.num_inference_steps
+    job = _Job(model, request, on_progress, should_stop, time.monotonic())
+    rendered = job.render(_first_frame(request, image), lora_dir)
+    frames, steps = rendered.video.frames, request.num_inference_steps
     on_progress(Progress(stage="mp4_encode", step=steps, total_steps=steps, fraction=_FRACTION_DECODED))
     encode_began = time.monotonic()
-    write_mp4(generated.frames, path, request.fps)
+    path = folder / video_file(request.output.format)
+    write_video(frames, path, request.fps, request.output)
+    write_thumbnail(frames, folder / THUMBNAIL)
+    write_spritesheet(frames, folder / SPRITESHEET)
     ended = time.monotonic()
-    num_frames, height, width, _ = generated.frames.shape
-    content = path.read_bytes()
+    stages = rendered.seconds | {"mp4_encode": ended - encode_began, "total": ended - job.began}
     return JobMetrics(
-        latency_s=generated.latency.model_copy(
-            update={"mp4_encode": ended - encode_began, "total": ended - began},
-        ),
-        attention=attention_metrics(generated.report, calibrated=model.profile is not None),
+        latency_s=rendered.video.latency.model_copy(update=stages),
+        attention=attention_metrics(rendered.video.report, calibrated=model.profile is not None),
         device=DeviceMetrics(
             name=model.device_name,
             dtype=str(model.dtype).removeprefix("torch."),
-            peak_memory_bytes=generated.peak_memory_bytes,
+            peak_memory_bytes=rendered.video.peak_memory_bytes,
         ),
-        output=OutputMetrics(
-            frames=num_frames,
-            fps=request.fps,
-            width=width,
-            height=height,
-            duration_s=num_frames / request.fps,
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        ),
+        output=_output_metrics(path, frames, request.fps),
+        quality=rendered.quality,
+    )
+
+
+def _first_frame(request: ResolvedRequest, image: Path | None) -> Image.Image | None:
+    if request.image_sha256 is not None and image is None:
+        raise GenerationFailed("The image that the video begins from is gone; send the request again.")
+    return read_first_frame(image, request.width, request.height) if image else None
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A video's frames, seconds of the stages besides its own, and how far it is from its dense twin."""
+
+    video: GeneratedFrames
+    seconds: dict[str, float]
+    quality: QualityMetrics | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call of `generate_video`; `began` is on the monotonic clock."""
+
+    model: LoadedModel
+    request: ResolvedRequest
+    on_progress: ProgressCallback
+    should_stop: StopCallback
+    began: float
+
+    def render(self, first_frame: Image.Image | None, lora_dir: Path | None) -> _Rendered:
+        """The video, and its dense twin if that is asked for, both with the request's LoRAs."""
+        model, request, seconds, quality = self.model, self.request, {}, None
+        if request.loras:
+            self.on_progress(Progress(stage="load", total_steps=request.num_inference_steps))
+        with loras_on(model.pipe, request.loras, lora_dir):
+            if request.loras:
+                seconds["load"] = time.monotonic() - self.began
+            report = self._report_render(0)
+            video = generate_frames(model, request, report, self.should_stop, first_frame=first_frame)
+            if request.quality_check:
+                check_began = time.monotonic()
+                report = self._report_render(1)
+                quality = check_quality(model, request, video, report, self.should_stop, first_frame)
+                seconds["quality_check"] = time.monotonic() - check_began
+        return _Rendered(video, seconds, quality)
+
+    def _report_render(self, index: int) -> ProgressCallback:
+        """Each of a quality check's two renders is half of the job."""
+        if not self.request.quality_check:
+            return self.on_progress
+
+        def report(progress: Progress) -> None:
+            fraction = (index + progress.fraction) / 2
+            spent = time.monotonic() - self.began
+            eta_s = None if progress.eta_s is None else spent * (1 - fraction) / fraction
+            self.on_progress(progress.model_copy(update={"fraction": fraction, "eta_s": eta_s}))
+
+        return report
+
+
+def _output_metrics(path: Path, frames: np.ndarray, fps: int) -> OutputMetrics:
+    num_frames, height, width, _ = frames.shape
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return OutputMetrics(
+        frames=num_frames,
+        fps=fps,
+        width=width,
+        height=height,
+        duration_s=num_frames / fps,
+        bytes=path.stat().st_size,
+        sha256=digest,
     )
 
 

@@ -20,7 +20,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_library_example_runs_and_saves() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    library = README.partition("## Library")[2]
+    (example,) = re.findall(r"```python\n(.*?)```", library, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=True)
     saved = re.search(r"ripple at aggressiveness 0\.5: ([\d.]+)% of attention FLOPs saved", done.stdout)
     assert saved is not None

@@ -16,6 +16,7 @@ from redis import Redis
 
 from ripple_core.contract.keys import ApiKeys
 from ripple_core.contract.links import sign, signing_secret
+from server.settings import ServerSettings
 
 
 @dataclass
@@ -168,6 +169,24 @@ def test_a_key_submits_so_often_and_no_more(guarded: Guarded) -> None:
         assert yours.post("/generate", json={"prompt": "x"}).status_code == 202
 
 
+def test_a_key_needs_neither_a_local_name_nor_a_known_page(guarded: Guarded) -> None:
+    foreign = {"Host": "videos.example.net", "Origin": "https://app.example.net", "Sec-Fetch-Site": "cross-site"}
+    with guarded.client() as mine:
+        assert mine.post("/generate", json={"prompt": "x"}, headers=foreign).status_code == 202
+
+
+def test_while_redis_is_away_nobody_is_let_in(own_redis: Any, start_api: Any, tmp_path: Path) -> None:
+    _, token = ApiKeys(Redis.from_url(own_redis.url)).create("x")
+    with start_api(own_redis.url, tmp_path) as api:
+        assert api.client.get("/metrics").status_code == 401
+        own_redis.stop()
+        for headers in ({}, {"Authorization": f"Bearer {token}"}, {"Authorization": "Bearer tr_wrong"}):
+            for path in ("/jobs", "/metrics", f"/jobs/{JOB}/video?token=x"):
+                answer = api.client.get(path, headers=headers)
+                assert (answer.status_code, answer.json()["code"]) == (503, "redis_unavailable"), path
+        assert api.client.get("/healthz").status_code == 200
+
+
 class TestSignedLinks:
     """For players and webhook receivers that have no key."""
 
@@ -247,12 +266,25 @@ def test_when_nobody_can_tell_whether_there_are_keys_it_stays_closed() -> None:
     assert "Redis cannot tell whether there are keys" in done.stderr
 
 
-@pytest.mark.parametrize("exposed", [{"RIPPLE_EXPOSED_HOST": "127.0.0.1"}, {"RIPPLE_ALLOW_ANONYMOUS": "true"}], ids=str)
-def test_a_flag_or_a_port_on_loopback_opens_it(
-    own_redis: Any, start_api: Any, tmp_path: Path, exposed: dict[str, str]
-) -> None:
-    with start_api(own_redis.url, tmp_path, {"RIPPLE_HOST": "0.0.0.0"} | exposed) as api:  # noqa: S104
-        assert api.client.get("/jobs").status_code == 200
+@pytest.mark.parametrize(
+    ("settings", "needs_keys"),
+    [
+        ({"host": "127.0.0.1"}, False),
+        ({"host": "127.9.9.9"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "0.0.0.0"}, True),  # noqa: S104
+        ({"host": "::"}, True),
+        ({"host": "192.168.0.2"}, True),
+        ({"host": "localhost.example.com"}, True),
+        ({"host": "0.0.0.0", "exposed_host": "127.0.0.1"}, False),  # noqa: S104
+        ({"host": "127.0.0.1", "exposed_host": "0.0.0.0"}, True),  # noqa: S104
+        ({"host": "0.0.0.0", "allow_anonymous": True}, False),  # noqa: S104
+    ],
+    ids=str,
+)
+def test_beyond_loopback_keys_are_needed_unless_anybody_is_let_in(settings: dict[str, Any], needs_keys: bool) -> None:
+    assert ServerSettings(**settings).needs_keys == needs_keys
 
 
 def test_a_key_opens_the_network_and_the_last_one_revoked_closes_it(
@@ -260,7 +292,7 @@ def test_a_key_opens_the_network_and_the_last_one_revoked_closes_it(
 ) -> None:
     keys = ApiKeys(Redis.from_url(own_redis.url))
     key, token = keys.create("x")
-    with start_api(own_redis.url, tmp_path, {"RIPPLE_HOST": "0.0.0.0"}) as api:  # noqa: S104
+    with start_api(own_redis.url, tmp_path, {"RIPPLE_EXPOSED_HOST": "192.0.2.1"}) as api:
         assert api.client.get("/jobs").status_code == 401
         assert api.client.get("/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 200
         keys.revoke(key.id)

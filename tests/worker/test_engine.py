@@ -1,5 +1,6 @@
 """The parent and its child process, on the built-in model."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from ripple_core.contract.job import Progress
 from ripple_core.contract.models import find_model
-from ripple_core.contract.request import GenerateRequest
+from ripple_core.contract.request import GenerateRequest, LoraSettings
 from ripple_core.contract.validate import resolve
 from worker.engine import Engine
 from worker.messages import Failed, Finished, Generate, Stopped
@@ -28,9 +32,10 @@ def engine() -> Iterator[Engine]:
     engine.stop()
 
 
-def job(path: Path, **fields: Any) -> Generate:
+def job(folder: Path, loras: tuple[str, ...] = (), **fields: Any) -> Generate:
     small = {"width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 4, "seed": 1} | fields
-    return Generate(resolve(GenerateRequest(prompt="a red circle", **small), find_model("builtin")), path)
+    request = GenerateRequest(prompt="a red circle", loras=[LoraSettings(name=name) for name in loras], **small)
+    return Generate(resolve(request, find_model("builtin"), loras=loras), folder)
 
 
 def run(engine: Engine, task: Generate, stop_after_step: int | None = None) -> tuple[Any, list[Progress]]:
@@ -43,8 +48,8 @@ def run(engine: Engine, task: Generate, stop_after_step: int | None = None) -> t
 
 
 def test_the_second_job_finds_the_model_loaded(engine: Engine, tmp_path: Path) -> None:
-    first, seen_first = run(engine, job(tmp_path / "1.mp4"))
-    second, seen_second = run(engine, job(tmp_path / "2.mp4"))
+    first, seen_first = run(engine, job(tmp_path))
+    second, seen_second = run(engine, job(tmp_path))
     assert isinstance(first, Finished)
     assert isinstance(second, Finished)
     assert first.metrics.latency_s.load > 0
@@ -56,19 +61,19 @@ def test_the_second_job_finds_the_model_loaded(engine: Engine, tmp_path: Path) -
 
 
 def test_a_stop_comes_within_a_step_and_the_next_job_runs(engine: Engine, tmp_path: Path) -> None:
-    answer, seen = run(engine, job(tmp_path / "1.mp4", num_inference_steps=200), stop_after_step=3)
+    answer, seen = run(engine, job(tmp_path, num_inference_steps=200), stop_after_step=3)
     assert isinstance(answer, Stopped)
     assert seen[-1].step < 200
-    assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+    assert isinstance(run(engine, job(tmp_path))[0], Finished)
 
 
 def test_a_job_that_fails_gives_a_code_and_the_next_job_runs(engine: Engine, tmp_path: Path) -> None:
-    answer, _ = run(engine, job(tmp_path / "no such folder" / "1.mp4"))
+    answer, _ = run(engine, job(tmp_path / "no such folder"))
     assert isinstance(answer, Failed)
     assert answer.error.code == "generation_failed"
     assert answer.error.message
     assert "\n" not in answer.error.message
-    assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+    assert isinstance(run(engine, job(tmp_path))[0], Finished)
 
 
 @pytest.mark.parametrize("stage", ["load", "denoise"])
@@ -82,11 +87,11 @@ def test_a_killed_child_fails_its_job_only(engine: Engine, tmp_path: Path, stage
             assert engine.pid is not None
             os.kill(engine.pid, signal.SIGKILL)
 
-    answer = engine.run(job(tmp_path / "1.mp4", num_inference_steps=100), kill, lambda: False)
+    answer = engine.run(job(tmp_path, num_inference_steps=100), kill, lambda: False)
     assert isinstance(answer, Failed)
     assert answer.error.code == "worker_lost"
     assert "-9" in answer.error.message
-    assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+    assert isinstance(run(engine, job(tmp_path))[0], Finished)
 
 
 def test_a_model_that_cannot_be_loaded_fails_the_job_and_can_be_mended(
@@ -97,13 +102,55 @@ def test_a_model_that_cannot_be_loaded_fails_the_job_and_can_be_mended(
     weights.write_bytes(b"broken")
     engine = Engine(WorkerSettings(model=str(copied_model_folder)))
     try:
-        answer, _ = run(engine, job(tmp_path / "1.mp4"))
+        answer, _ = run(engine, job(tmp_path))
         assert isinstance(answer, Failed)
         assert answer.error.code == "model_load_failed"
         weights.write_bytes(content)
-        assert isinstance(run(engine, job(tmp_path / "2.mp4"))[0], Finished)
+        assert isinstance(run(engine, job(tmp_path))[0], Finished)
     finally:
         engine.stop()
+
+
+def test_loras_come_from_the_settings_folder(tmp_path: Path) -> None:
+    lora_dir, videos = tmp_path / "loras", tmp_path / "videos"
+    lora_dir.mkdir()
+    videos.mkdir()
+    layer = "transformer.blocks.0.attn1.to_q.lora"
+    weights = {f"{layer}_A.weight": torch.ones(1, 192), f"{layer}_B.weight": torch.ones(192, 1)}
+    save_file(weights, lora_dir / "style.safetensors")
+    engine = Engine(WorkerSettings(lora_dir=lora_dir))
+    try:
+        answers = [run(engine, job(videos, loras))[0] for loras in ((), ("style",), ("absent",), ())]
+    finally:
+        engine.stop()
+    plain, with_lora, failed, after = answers
+    assert isinstance(failed, Failed)
+    assert failed.error.code == "lora_load_failed"
+    assert "'absent'" in failed.error.message
+    assert plain.metrics.output.sha256 == after.metrics.output.sha256 != with_lora.metrics.output.sha256
+
+
+def test_a_video_begins_from_its_image(copied_model_folder: Path, tmp_path: Path) -> None:
+    # The built-in model as Wan 2.2 5B does it: the first frame's latents stand in place of noise.
+    index = copied_model_folder / "model_index.json"
+    changes = {"_class_name": "WanImageToVideoPipeline", "expand_timesteps": True}
+    index.write_text(json.dumps(json.loads(index.read_text()) | changes))
+    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+        Image.new("RGB", (50, 40), colour).save(tmp_path / f"{name}.png")
+    spec = find_model(str(copied_model_folder))
+    text = GenerateRequest(prompt="a red circle", width=32, height=32, num_frames=5, num_inference_steps=4, seed=1)
+    request = resolve(text, spec, image_sha256="0" * 64)
+    engine = Engine(WorkerSettings(model=str(copied_model_folder)))
+    try:
+        red, blue, none = (
+            run(engine, Generate(request, tmp_path, image))[0]
+            for image in (tmp_path / "red.png", tmp_path / "blue.png", None)
+        )
+    finally:
+        engine.stop()
+    assert red.metrics.output.sha256 != blue.metrics.output.sha256
+    assert isinstance(none, Failed)
+    assert "image" in none.error.message
 
 
 PARENT = """

@@ -66,7 +66,7 @@ def test_a_profile_meets_its_target_better_than_the_uniform_setting_and_is_used(
     # The clip that was checked: the same prompt, seed and dial save what the evidence says.
     request = GenerateRequest(prompt="an orange triangle moving right on a grey background", seed=1,
                               reuse=ReuseSettings(aggressiveness=0.5, mode="ripple"), **SIZE)  # fmt: skip
-    metrics = generate_video(model, resolve(request, model.spec), own_folder / "out.mp4")
+    metrics = generate_video(model, resolve(request, model.spec), own_folder)
     assert metrics.attention.calibrated
     assert metrics.attention.savings == pytest.approx(evidence["savings"], abs=0.02)
     by_layer = [layer.savings for layer in metrics.attention.by_layer]

@@ -65,7 +65,7 @@ def test_a_listed_network_may_be_reached_in_every_form_and_its_neighbour_may_not
 
 
 def test_one_bad_address_among_good_ones_refuses_the_host() -> None:
-    with pytest.raises(AddressRefused, match="rebind.example leads to a private"):
+    with pytest.raises(AddressRefused, match=r"rebind\.example leads to a private"):
         AllowList.of([]).resolve("rebind.example", 443, resolver("8.8.8.8", "10.0.0.1"))
 
 
@@ -93,5 +93,5 @@ def test_entries_are_names_addresses_and_networks() -> None:
 
 
 def test_an_entry_that_is_almost_a_network_is_an_error() -> None:
-    with pytest.raises(ValueError, match="RIPPLE_WEBHOOK_ALLOW: '10.0.0.0/33'"):
+    with pytest.raises(ValueError, match=r"RIPPLE_WEBHOOK_ALLOW: '10\.0\.0\.0/33'"):
         AllowList.of(["10.0.0.0/33"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ripple_core.contract.architecture import Architecture
 from ripple_core.contract.errors import UnknownModel
 from ripple_core.contract.models import BUILTIN_MODEL_ID, CATALOGUE, find_model
 
@@ -18,6 +19,24 @@ def test_a_folders_geometry_comes_from_its_parts(random_pipeline_folder: Path) -
     spec = find_model(str(random_pipeline_folder))
     assert (spec.id, spec.size_multiple, spec.frame_multiple) == ("random", 16, 2)
     assert spec.source == str(random_pipeline_folder)
+
+
+def test_a_folders_architecture_comes_from_its_parts(random_pipeline_folder: Path) -> None:
+    assert find_model(str(random_pipeline_folder)).architecture == Architecture(
+        num_layers=2, num_heads=2, head_dim=12, ffn_dim=32, patch_size=(1, 2, 2), vae_spatial=4, vae_temporal=2
+    )
+
+
+def test_clients_see_neither_source_nor_architecture() -> None:
+    assert {"source", "architecture"}.isdisjoint(find_model("builtin").model_dump())
+
+
+def test_image_to_video_pipelines_take_an_image_and_others_do_not(
+    random_pipeline_folder: Path, image_pipeline_folder: Path
+) -> None:
+    assert find_model(str(image_pipeline_folder)).takes_image
+    assert not find_model(str(random_pipeline_folder)).takes_image
+    assert {name for name, spec in CATALOGUE.items() if spec.takes_image} == {"Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"}
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
@@ -35,7 +54,9 @@ def test_an_unknown_name_lists_what_is_known() -> None:
 
 def test_another_pipeline_class_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(UnknownModel, match=r"StableDiffusionPipeline; supported are: WanPipeline"):
+    with pytest.raises(
+        UnknownModel, match=r"StableDiffusionPipeline; supported are: WanPipeline, WanImageToVideoPipeline"
+    ):
         find_model(str(tmp_path))
 
 

@@ -1,13 +1,15 @@
 """Job records on a real Redis."""
 
+import os
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from ripple_core.contract.errors import JobNotFound
+from ripple_core.contract.errors import JobNotFound, StorageUnavailable
 from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, new_job_id, utc_now
 from ripple_core.contract.metrics import (
     AttentionMetrics,
@@ -250,3 +252,17 @@ class TestUpkeep:
         upkeep.run()
         assert JobQueue(store.redis).waiting() == {job_id}
         assert JobQueue(store.redis).num_messages() == 1
+
+    def test_retention_has_its_turn(self, store: JobStore, tmp_path: Path) -> None:
+        videos = LocalVideoStore(tmp_path)
+        videos.put_image("lost", b"x")
+        os.utime(tmp_path / "images" / "lost.png", (0, 0))
+        Upkeep(store, JobQueue(store.redis), Retention(store, videos, SharedSettings()), max_attempts=2).run()
+        assert videos.find_image("lost") is None
+
+    def test_a_video_store_that_fails_does_not_end_it(self, store: JobStore, tmp_path: Path) -> None:
+        # No file system takes such a name.
+        videos = LocalVideoStore(tmp_path / ("x" * 300))
+        with pytest.raises(StorageUnavailable):
+            videos.stored()
+        Upkeep(store, JobQueue(store.redis), Retention(store, videos, SharedSettings()), max_attempts=2).run()

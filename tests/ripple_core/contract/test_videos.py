@@ -1,46 +1,200 @@
-"""Videos are complete or absent."""
+"""Files of jobs are complete or absent, wherever they are kept."""
 
 import os
+import resource
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ripple_core.contract.videos import LocalVideoStore
+from ripple_core.contract.errors import StorageUnavailable
+from ripple_core.contract.settings import SharedSettings
+from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, LocalVideoStore, VideoStore, open_video_store
+
+VIDEO = "video.mp4"
 
 
-def test_a_published_video_is_found_and_deleted(tmp_path: Path) -> None:
-    videos = LocalVideoStore(tmp_path / "new")
-    with videos.staging("a") as staged:
-        staged.path.write_bytes(b"mp4")
-        assert videos.find("a") is None
+@pytest.fixture(params=["folder", "s3"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> SharedSettings:
+    url = request.getfixturevalue("s3_url") if request.param == "s3" else None
+    return SharedSettings(data_dir=tmp_path / "data", store_url=url)
+
+
+@pytest.fixture
+def videos(settings: SharedSettings) -> VideoStore:
+    return open_video_store(settings)
+
+
+@pytest.fixture
+def elsewhere(settings: SharedSettings) -> VideoStore:
+    """The same store as another process sees it."""
+    return open_video_store(settings)
+
+
+def publish(videos: VideoStore, job_id: str, content: bytes = b"video") -> None:
+    with videos.staging(job_id) as staged:
+        (staged.folder / THUMBNAIL).write_bytes(b"thumbnail of " + content)
+        (staged.folder / VIDEO).write_bytes(content)
         staged.publish()
-    found = videos.find("a")
-    assert found is not None
-    assert found.read_bytes() == b"mp4"
+
+
+def read(videos: VideoStore, job_id: str, name: str = VIDEO) -> bytes | None:
+    path = videos.find(job_id, name)
+    return path.read_bytes() if path else None
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@contextmanager
+def full_disk(max_bytes: int) -> Iterator[None]:
+    """No file may grow over this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_store_nobody_wrote_to_is_empty(videos: VideoStore) -> None:
+    assert videos.stored() == []
+    assert read(videos, "a") is None
+    assert videos.find_image("a") is None
+    videos.delete("a")
+    videos.remove_abandoned()
+
+
+def test_files_become_visible_together_when_they_are_published(videos: VideoStore, elsewhere: VideoStore) -> None:
+    with videos.staging("a") as staged:
+        for name in (VIDEO, THUMBNAIL):
+            (staged.folder / name).write_bytes(name.encode())
+        assert (elsewhere.find("a", VIDEO), elsewhere.stored()) == (None, [])
+        staged.publish()
+        assert read(elsewhere, "a", THUMBNAIL) == THUMBNAIL.encode()
+    assert read(elsewhere, "a") == VIDEO.encode()
+    assert elsewhere.find("a", SPRITESHEET) is None
+
+
+def test_deleted_files_are_gone_for_everybody(videos: VideoStore, elsewhere: VideoStore) -> None:
+    publish(videos, "a")
+    publish(videos, "ab")
+    assert read(elsewhere, "a")
     videos.delete("a")
     videos.delete("a")
-    assert videos.find("a") is None
+    assert (read(elsewhere, "a"), read(elsewhere, "a", THUMBNAIL)) == (None, None)
+    assert read(elsewhere, "ab"), "another job whose id begins like this one"
 
 
-def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    videos = LocalVideoStore(tmp_path)
+def test_a_second_attempt_takes_the_place_of_the_first(videos: VideoStore, elsewhere: VideoStore) -> None:
+    with videos.staging("a") as staged:
+        (staged.folder / SPRITESHEET).write_bytes(b"of the first attempt alone")
+        (staged.folder / VIDEO).write_bytes(b"first")
+        staged.publish()
+    assert read(elsewhere, "a") == b"first"
+    publish(videos, "a", b"other")
+    assert read(elsewhere, "a") == b"other"
+    assert elsewhere.find("a", SPRITESHEET) is None
+    [stored] = elsewhere.stored()
+    publish(videos, "b", b"other")
+    assert {files.num_bytes for files in elsewhere.stored()} == {stored.num_bytes}, "the first attempt takes no space"
 
+
+def test_readers_never_see_a_mixture_of_two_attempts(videos: VideoStore, elsewhere: VideoStore) -> None:
+    publish(videos, "a", b"0")
+    ended = threading.Event()
+    seen: list[set[bytes | None]] = []
+
+    def look() -> None:
+        while not ended.is_set():
+            # A path whose files are replaced before it is opened is found missing.
+            try:
+                seen.append({read(elsewhere, "a")})
+            except FileNotFoundError:
+                seen.append({None})
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for attempt in range(1, 6):
+        publish(videos, "a", str(attempt).encode() * 50_000)
+    ended.set()
+    reader.join()
+    whole = {None, b"0", *(str(attempt).encode() * 50_000 for attempt in range(1, 6))}
+    assert set.union(*seen) <= whole
+    assert read(elsewhere, "a") == b"5" * 50_000
+
+
+def test_an_error_while_writing_leaves_nothing(videos: VideoStore, settings: SharedSettings) -> None:
     def write_half() -> None:
         with videos.staging("a") as staged:
-            staged.path.write_bytes(b"half")
+            (staged.folder / VIDEO).write_bytes(b"half")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk"):
+    with pytest.raises(OSError, match="disk full"):
         write_half()
-    assert list(tmp_path.iterdir()) == []
+    assert videos.stored() == []
+    assert files_below(settings.data_dir) == []
 
 
-def test_old_videos_and_what_dead_writers_left_are_removed(tmp_path: Path) -> None:
+def test_an_image_is_kept_until_its_job_is_deleted(videos: VideoStore, elsewhere: VideoStore) -> None:
+    videos.put_image("a", b"image")
+    image = elsewhere.find_image("a")
+    assert image is not None
+    assert (image.read_bytes(), image.suffix) == (b"image", ".png")
+    assert elsewhere.find_image("b") is None
+    videos.delete("a")
+    assert elsewhere.find_image("a") is None
+
+
+def test_what_is_stored_is_told_job_by_job(videos: VideoStore) -> None:
+    before = time.time()
+    videos.put_image("a", b"x" * 1000)
+    publish(videos, "a", b"x" * 10_000)
+    videos.put_image("b", b"x" * 300)
+    stored = {files.job_id: files for files in videos.stored()}
+    assert stored.keys() == {"a", "b"}
+    # Video, thumbnail and image, and some bytes of book-keeping at most.
+    assert 0 <= stored["a"].num_bytes - 2 * 10_000 - len("thumbnail of ") - 1000 < 100
+    assert stored["b"].num_bytes == 300
+    # S3 tells whole seconds.
+    assert before - 1 < stored["a"].written_at <= time.time()
+
+
+def test_what_a_dead_writer_left_is_removed_after_a_day(videos: VideoStore) -> None:
+    with videos.staging("a") as young, videos.staging("b") as old:
+        (young.folder / VIDEO).write_bytes(b"half")
+        (old.folder / VIDEO).write_bytes(b"half")
+        two_days_ago = time.time() - 2 * 24 * 3600
+        os.utime(old.folder, (two_days_ago, two_days_ago))
+        videos.remove_abandoned()
+        assert young.folder.exists()
+        assert not old.folder.exists()
+
+
+def test_two_executions_of_a_job_write_apart(videos: VideoStore) -> None:
+    with videos.staging("a") as first, videos.staging("a") as second:
+        (first.folder / VIDEO).write_bytes(b"first")
+        (second.folder / VIDEO).write_bytes(b"second")
+        second.publish()
+        first.publish()
+    assert read(videos, "a") == b"first"
+
+
+def test_an_image_that_does_not_fit_the_disk_leaves_nothing(tmp_path: Path) -> None:
     videos = LocalVideoStore(tmp_path)
-    now = time.time()
-    for name, age in (("old.mp4", 100), (".x.1.partial.mp4", 100), ("new.mp4", 10)):
-        (tmp_path / name).write_bytes(b"x")
-        os.utime(tmp_path / name, (now - age, now - age))
-    assert set(videos.delete_older_than(60, now)) == {"old", ".x.1.partial"}
-    assert [path.name for path in tmp_path.iterdir()] == ["new.mp4"]
+    with full_disk(1000), pytest.raises(StorageUnavailable, match="File too large"):
+        videos.put_image("a", b"x" * 2000)
+    assert videos.find_image("a") is None
+    assert files_below(tmp_path) == []
+
+
+def test_strangers_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    videos = LocalVideoStore(tmp_path)
+    (tmp_path / "note.txt").write_text("mine")
+    assert videos.stored() == []
+    videos.remove_abandoned()
+    assert (tmp_path / "note.txt").exists()

@@ -58,14 +58,14 @@ class TestUrls:
     @pytest.mark.parametrize(
         "host",
         [
-            *("127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0", "0.0.0.0", "localhost"),  # noqa: S104
+            *("127.0.0.1", "2130706433", "0x7f.1", "0177.1", "127.1", "0", "0.0.0.0", "localhost"),  # noqa: S104
             *("169.254.169.254", "0xa9fea9fe", "10.0.0.1", "100.64.0.1", "224.0.0.1", "[::1]", "[::]"),
             *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fe80::1]"),
             *("[fd00:ec2::254]", "[::127.0.0.1]"),
         ],
     )
     def test_the_systems_resolver_unmasks_every_way_of_writing_an_inner_address(self, host: str) -> None:
-        with pytest.raises(InvalidRequest, match="webhooks may not go.*RIPPLE_WEBHOOK_ALLOW"):
+        with pytest.raises(InvalidRequest, match=r"webhooks may not go.*RIPPLE_WEBHOOK_ALLOW"):
             check_webhook_url(f"https://{host}/", ())
 
     @pytest.mark.parametrize(
@@ -81,22 +81,20 @@ class TestUrls:
             ("https://hooks.example:0/", "port 0 does not exist"),
             ("https://hooks.example:65536/", "port 65536 does not exist"),
             ("https://hooks.example:http/", "it is no URL"),
+            ("https://0177.0.0.1/", "it is no URL"),
             ("https://hooks.example/\r\nHost: other", "it is no URL"),
-            ("https://" + "a" * 70 + ".example/", None),
         ],
     )
-    def test_a_url_of_another_form_is_refused_with_its_reason(self, url: str, reason: str | None) -> None:
-        if reason is None:
-            with pytest.raises(InvalidRequest, match="does not resolve"):
-                check_webhook_url(url, ())
-        else:
-            assert reason in refusal(url)
+    def test_a_url_of_another_form_is_refused_with_its_reason(self, url: str, reason: str) -> None:
+        assert reason in refusal(url)
 
     def test_a_password_is_not_repeated(self) -> None:
         assert "hunter2" not in refusal("https://me:hunter2@hooks.example/")
 
     def test_a_name_that_resolves_to_nothing_is_refused(self) -> None:
         assert "does not resolve" in refusal("https://hooks.example/", addresses=())
+        with pytest.raises(InvalidRequest, match="does not resolve"):
+            check_webhook_url(f"https://{'a' * 70}.example/", ())
 
     def test_a_listed_host_may_use_plain_http(self) -> None:
         check_webhook_url("http://hook.internal/", ("hook.internal",), resolver("10.0.0.1"))

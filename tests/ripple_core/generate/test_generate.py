@@ -1,12 +1,10 @@
-"""One request to frames and an MP4, with the loading code of real checkpoints."""
+"""One request to frames and files, with the loading code of real checkpoints."""
 
 import copy
-import re
-import subprocess
+import hashlib
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -16,16 +14,12 @@ from ripple_core.bench.fidelity import FidelityRun, measure_fidelity
 from ripple_core.contract.errors import GenerationCancelled, ModelLoadFailed
 from ripple_core.contract.job import Progress
 from ripple_core.contract.models import find_model
-from ripple_core.contract.request import GenerateRequest, ResolvedRequest, ReuseSettings
+from ripple_core.contract.request import GenerateRequest, OutputSettings, ResolvedRequest, ReuseSettings
 from ripple_core.contract.validate import resolve
-from ripple_core.generate import LoadedModel, generate_frames, generate_video, load_model, write_mp4
+from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL
+from ripple_core.generate import LoadedModel, generate_frames, generate_video, load_model
 
 SIZE: dict[str, Any] = {"width": 48, "height": 32, "num_frames": 9, "fps": 5, "num_inference_steps": 5}
-
-
-@pytest.fixture(scope="module")
-def model(random_pipeline_folder: Path) -> LoadedModel:
-    return load_model(find_model(str(random_pipeline_folder)))
 
 
 def request(model: LoadedModel, aggressiveness: float = 0.5, **changes: Any) -> ResolvedRequest:
@@ -84,8 +78,7 @@ def test_a_stop_takes_effect_at_the_next_step_and_spoils_nothing(model: LoadedMo
 
 
 def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> None:
-    path = tmp_path / "video.mp4"
-    metrics = generate_video(model, request(model, 1.0), path)
+    metrics = generate_video(model, request(model, 1.0), tmp_path)
     latency = metrics.latency_s
     parts = latency.text_encode + latency.denoise + latency.vae_decode + latency.mp4_encode
     assert 0 < parts <= latency.total
@@ -94,10 +87,20 @@ def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> 
     assert attention.executed_flops == sum(layer.executed_flops for layer in attention.by_layer)
     assert attention.savings == pytest.approx(1 - attention.executed_flops / attention.dense_flops)
     assert attention.dense_steps == sum(step.dense for step in attention.by_step) == 2
-    assert metrics.output.bytes == path.stat().st_size
+    content = (tmp_path / "video.mp4").read_bytes()
+    assert metrics.output.bytes == len(content)
+    assert metrics.output.sha256 == hashlib.sha256(content).hexdigest()
     assert (metrics.output.frames, metrics.output.duration_s) == (9, pytest.approx(9 / 5))
     assert metrics.device.peak_memory_bytes > 0
     assert (metrics.device.dtype, metrics.device.name.split()[0]) == ("float32", "cpu")
+
+
+@pytest.mark.parametrize("name", ["mp4", "webm", "gif", "zip"])
+def test_a_video_comes_with_its_pictures_and_nothing_else(model: LoadedModel, tmp_path: Path, name: str) -> None:
+    asked = request(model, num_inference_steps=1, output=OutputSettings.model_validate({"format": name}))
+    metrics = generate_video(model, asked, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"video.{name}", THUMBNAIL, SPRITESHEET}
+    assert metrics.output.bytes == (tmp_path / f"video.{name}").stat().st_size
 
 
 def test_a_pipeline_with_two_transformers(random_pipeline: Any, tmp_path: Path) -> None:
@@ -123,34 +126,3 @@ def test_a_broken_folder_names_the_model(random_pipeline_folder: Path, tmp_path:
     spec = find_model(str(random_pipeline_folder)).model_copy(update={"source": str(tmp_path)})
     with pytest.raises(ModelLoadFailed, match="random could not be loaded"):
         load_model(spec)
-
-
-class TestMp4:
-    """The file that ffmpeg writes."""
-
-    FRAMES = np.random.default_rng(0).integers(0, 255, (10, 32, 48, 3), dtype=np.uint8)
-
-    def test_plays_everywhere_and_while_it_loads(self, tmp_path: Path) -> None:
-        path = tmp_path / "x.mp4"
-        write_mp4(self.FRAMES, path, fps=7)
-        probe = subprocess.run(
-            [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path)], capture_output=True, text=True, check=False
-        ).stderr
-        assert re.search(r"Video: h264.*yuv420p.*48x32.*7 fps", probe)
-        content = path.read_bytes()
-        assert content.index(b"moov") < content.index(b"mdat")
-        assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (10, pytest.approx(10 / 7, abs=0.01))
-
-    def test_pixels_survive(self, tmp_path: Path) -> None:
-        path = tmp_path / "x.mp4"
-        frames = np.zeros((4, 32, 48, 3), np.uint8)
-        frames[:, :, 24:] = (200, 40, 40)
-        write_mp4(frames, path, fps=7)
-        reader = imageio_ffmpeg.read_frames(str(path))
-        next(reader)
-        first = np.frombuffer(next(reader), np.uint8).reshape(32, 48, 3)
-        assert np.abs(first.astype(int) - frames[0]).mean() < 6
-
-    def test_a_folder_that_is_missing_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(OSError, match=r"."):
-            write_mp4(self.FRAMES, tmp_path / "absent" / "x.mp4", fps=7)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from ripple_core.bench.clip_metrics import psnr_db
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest, ReuseSettings
 from ripple_core.contract.validate import resolve
 from ripple_core.generate import GeneratedFrames, LoadedModel, generate_frames, load_model
+from ripple_core.generate.difference import psnr_db
 
 STEPS = 6
 

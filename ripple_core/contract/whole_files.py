@@ -1,0 +1,54 @@
+"""Files and folders that are complete or absent: written under another name, then renamed."""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# A writer that has been silent for this long is dead.
+_ABANDONED_SECONDS = 24 * 3600
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a name to write the file under; it gets its own when it is complete and on disk."""
+    partial = partial_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        flush(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Return when the file is on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files and folders in it whose writers are dead."""
+    for path in folder.glob(".*.partial"):
+        # Others delete at the same time.
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder so that nobody sees it with some of its files."""
+    hidden = partial_path(folder)
+    with suppress(FileNotFoundError):
+        folder.replace(hidden)
+        shutil.rmtree(hidden)
+
+
+def partial_path(path: Path) -> Path:
+    """A new name beside it, for what is not complete yet or no longer."""
+    # Not the process id: containers on one volume share those.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
