@@ -15,7 +15,7 @@ from ripple_core.contract.store import PREFIX
 
 _KEPT_JOBS = 200
 _NEAREST_JOBS = 9
-_FRESH_SECONDS = 5.0
+_FRESH_SECONDS = 1.0
 # Savings of jobs further away than this on the dial say nothing about a request.
 _NEAR_AGGRESSIVENESS = 0.05
 _NEAR_TOKENS = 1.5

@@ -62,12 +62,14 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def running_up(data_dir: Path) -> Iterator[Up]:
+def running_up(data_dir: Path, settings: dict[str, str] | None = None) -> Iterator[Up]:
     port = free_port()
     log = data_dir.parent / f"{data_dir.name}-{port}.log"
     command = [RIPPLE, "up", "--port", str(port), "--data-dir", str(data_dir)]
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=environment(), stdout=output, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, env=environment() | (settings or {}), stdout=output, stderr=subprocess.STDOUT, text=True
+        )
     try:
         deadline = time.monotonic() + 60
         while "is ready at" not in log.read_text():
@@ -83,7 +85,7 @@ def running_up(data_dir: Path) -> Iterator[Up]:
 
 
 @pytest.fixture
-def start_up() -> Callable[[Path], AbstractContextManager[Up]]:
+def start_up() -> Callable[..., AbstractContextManager[Up]]:
     return running_up
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-COMMANDS = ("up", "serve", "worker", "generate", "models", "demo", "bench")
+COMMANDS = ("up", "serve", "worker", "generate", "models", "demo", "bench", "keys", "gc")
 
 
 def test_help_lists_the_commands_and_each_has_help(ripple: Any) -> None:
