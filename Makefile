@@ -31,8 +31,9 @@ fmt: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-openapi: $(VENV)/.dev ## write openapi/openapi.json from the code
+openapi: $(VENV)/.dev ## write openapi/openapi.json and the client's models from the code
 	$(BIN)/python -m server.openapi
+	$(BIN)/python openapi/generate_client.py
 
 bench: $(VENV)/.dev ## fidelity against savings on the built-in model
 	$(BIN)/ripple bench fidelity

@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY ripple_core ripple_core
 COPY server server
 COPY worker worker
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir ".[s3]"
 
 USER ripple
 ENV RIPPLE_HOST=0.0.0.0 RIPPLE_PORT=8000 RIPPLE_DATA_DIR=/data

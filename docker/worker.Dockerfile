@@ -14,7 +14,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY ripple_core ripple_core
 COPY server server
 COPY worker worker
-RUN pip install --no-cache-dir ".[worker]"
+RUN pip install --no-cache-dir ".[worker,s3]"
 
 USER ripple
 ENV RIPPLE_DATA_DIR=/data HF_HOME=/models

@@ -187,7 +187,7 @@ async def _follow(client: httpx.AsyncClient, path: str, delays: list[float]) -> 
 
 async def _cancel_queued(client: httpx.AsyncClient) -> None:
     """No worker runs as many jobs as a server takes in; what waits must not delay the next measurement."""
-    newest = {"status": "queued", "limit": 100}
+    newest: dict[str, str | int] = {"status": "queued", "limit": 100}
     while jobs := (await client.get("/jobs", params=newest)).raise_for_status().json()["jobs"]:
         for at in range(0, len(jobs), _CONNECTIONS):
             await asyncio.gather(*(client.delete(job["links"]["self"]) for job in jobs[at : at + _CONNECTIONS]))

@@ -158,7 +158,7 @@ def generate(
 @app.command()
 @one_line_errors
 def models() -> None:
-    """List the models that --model knows by name; any folder with a WanPipeline works too."""
+    """List the models that --model knows by name; any folder with a Wan pipeline works too."""
     from rich.table import Table
 
     from ripple_core.cli.show import console

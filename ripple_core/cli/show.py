@@ -18,7 +18,8 @@ _STAGE_WORDS = {
     "text_encode": "reading the prompt",
     "denoise": "denoising",
     "vae_decode": "decoding frames",
-    "mp4_encode": "writing the MP4",
+    "mp4_encode": "writing the video",
+    "quality_check": "rendering it dense",
     "done": "done",
 }
 

@@ -1,0 +1,197 @@
+"""The client for programs that wait."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from httpx_sse import EventSource
+
+from timeripple_client import protocol
+from timeripple_client.models import EstimateAnswer, GenerateRequest, Job, JobPage, ModelList, Progress
+from timeripple_client.protocol import Event, FileKind, check_deadline, checked, job_path
+
+
+class Client:
+    """Speaks to one server; a context manager.
+
+    Args:
+        base_url: of the server.
+        api_key: where keys are in use.
+        timeout_s: of each request.
+
+    Raises:
+        TimeRippleError: from every method, when the server refuses.
+        httpx.TransportError: when it cannot be reached.
+    """
+
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8000", api_key: str | None = None, timeout_s: float = 30.0
+    ) -> None:
+        self._http = httpx.Client(base_url=base_url, headers=protocol.headers(api_key), timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def generate(
+        self,
+        prompt: str | GenerateRequest,
+        *,
+        image: bytes | Path | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Have a video made; returns at once with the queued job.
+
+        Sent again under one idempotency key when the connection breaks or the server is busy: never two jobs.
+
+        Args:
+            prompt: what it shows, or a whole request.
+            image: what it begins from, for models that take one.
+            idempotency_key: a name of your own for this submission; made up if omitted.
+            **fields: those of GenerateRequest.
+        """
+        key = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        body = protocol.body_of(prompt, image, fields)
+        return Job.model_validate_json(self._send("POST", "/generate", headers=key, **body).content)
+
+    def estimate(
+        self, prompt: str | GenerateRequest, *, image: bytes | Path | None = None, **fields: Any
+    ) -> EstimateAnswer:
+        """What the same request to `generate` would cost."""
+        body = protocol.body_of(prompt, image, fields)
+        return EstimateAnswer.model_validate_json(self._send("POST", "/generate/estimate", **body).content)
+
+    def get(self, job: Job | str) -> Job:
+        """A job as it is now."""
+        return Job.model_validate_json(self._send("GET", job_path(job)).content)
+
+    def jobs(self, status: str | None = None) -> Iterator[Job]:
+        """All jobs, newest first."""
+        asked = {"limit": "100"} | ({"status": status} if status else {})
+        while True:
+            page = JobPage.model_validate_json(self._send("GET", "/jobs", params=asked).content)
+            yield from page.jobs
+            if page.next_cursor is None:
+                return
+            asked["cursor"] = page.next_cursor
+
+    def models(self) -> ModelList:
+        """What the server generates with."""
+        return ModelList.model_validate_json(self._send("GET", "/models").content)
+
+    def events(self, job: Job | str, *, timeout_s: float | None = None) -> Iterator[Event]:
+        """Follow a job from its start to its end, over broken connections too.
+
+        Raises:
+            TimeoutError: when the job has not ended in time.
+        """
+        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+        last_id, failures = None, 0
+        while True:
+            try:
+                for event in self._stream(job, last_id, deadline):
+                    yield event
+                    last_id, failures = event.id, 0
+                    if event.ends_the_job:
+                        return
+                if last_id is None or self.get(job).status in protocol.ENDED:
+                    return
+            except httpx.TransportError as error:
+                check_deadline(deadline)
+                pause = protocol.pause_before_retry(error, failures)
+                if pause is None:
+                    raise
+                failures += 1
+                time.sleep(pause)
+
+    def wait(
+        self, job: Job | str, *, timeout_s: float | None = None, on_progress: Callable[[Progress], None] | None = None
+    ) -> Job:
+        """The job once it has ended; its `status` says how.
+
+        Raises:
+            TimeoutError: when it has not ended in time; it goes on.
+        """
+        for event in self.events(job, timeout_s=timeout_s):
+            if event.name == "progress" and on_progress is not None:
+                on_progress(Progress.model_validate(event.data))
+        return self.get(job)
+
+    def download(self, job: Job, path: Path | None = None, kind: FileKind = "video") -> Path:
+        """Save a file of a job that has succeeded, complete or not at all; goes on after a broken connection.
+
+        Args:
+            job: as it is now.
+            path: where to; the job's id with a fitting suffix by default.
+            kind: which file.
+        """
+        partial = Path(f".{job.id}.{kind}.partial") if path is None else path.with_name(f".{path.name}.partial")
+        etag, failures = None, 0
+        try:
+            while True:
+                try:
+                    have = partial.stat().st_size if partial.exists() else 0
+                    asked = protocol.resume_headers(have, etag)
+                    with self._http.stream("GET", protocol.link_of(job, kind), headers=asked) as response:
+                        if not response.is_success:
+                            response.read()
+                        checked(response)
+                        etag = response.headers.get("etag")
+                        with partial.open("ab" if response.status_code == 206 else "wb") as file:
+                            for chunk in response.iter_bytes():
+                                file.write(chunk)
+                    return protocol.finish_download(job, kind, partial, protocol.target_of(job, path, response))
+                except httpx.TransportError as error:
+                    pause = protocol.pause_before_retry(error, failures)
+                    if pause is None:
+                        raise
+                    failures += 1
+                    time.sleep(pause)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def delete(self, job: Job | str) -> None:
+        """Cancel an active job, or remove an ended one with its files."""
+        self._send("DELETE", job_path(job))
+
+    def _stream(self, job: Job | str, last_id: str | None, deadline: float | None) -> Iterator[Event]:
+        check_deadline(deadline)
+        left = (
+            protocol.STREAM_SECONDS if deadline is None else min(deadline - time.monotonic(), protocol.STREAM_SECONDS)
+        )
+        asked = {"Last-Event-ID": last_id} if last_id else {}
+        with self._http.stream("GET", f"{job_path(job)}/events", headers=asked, timeout=left) as response:
+            if response.status_code == 204:
+                return
+            if not response.is_success:
+                response.read()
+            checked(response)
+            for event in EventSource(response).iter_sse():
+                check_deadline(deadline)
+                yield Event(event.id, event.event, event.json())
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        tries = 0
+        while True:
+            failure: httpx.Response | httpx.TransportError
+            try:
+                failure = self._http.request(method, path, **arguments)
+                pause = protocol.pause_before_retry(failure, tries)
+                if pause is None:
+                    return checked(failure)
+            except httpx.TransportError as error:
+                pause = protocol.pause_before_retry(error, tries)
+                if pause is None:
+                    raise
+            tries += 1
+            time.sleep(pause)
