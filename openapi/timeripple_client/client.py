@@ -31,6 +31,7 @@ class Client:
         self, base_url: str = "http://127.0.0.1:8000", api_key: str | None = None, timeout_s: float = 30.0
     ) -> None:
         self._http = httpx.Client(base_url=base_url, headers=protocol.headers(api_key), timeout=timeout_s)
+        self._reached = False
 
     def __enter__(self) -> Self:
         return self
@@ -183,15 +184,16 @@ class Client:
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         tries = 0
         while True:
-            failure: httpx.Response | httpx.TransportError
             try:
                 failure = self._http.request(method, path, **arguments)
+                self._reached = True
                 pause = protocol.pause_before_retry(failure, tries)
                 if pause is None:
                     return checked(failure)
             except httpx.TransportError as error:
                 pause = protocol.pause_before_retry(error, tries)
-                if pause is None:
+                # Where no server has ever answered there is none.
+                if pause is None or (isinstance(error, httpx.ConnectError) and not self._reached):
                     raise
             tries += 1
             time.sleep(pause)

@@ -123,6 +123,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 turns it off.")] = None,
     server: Annotated[str, typer.Option(envvar="RIPPLE_SERVER", help="URL of a running server.")] = _DEFAULT_SERVER,
+    api_key: Annotated[str | None, typer.Option(envvar="RIPPLE_API_KEY", help="Where the server needs one.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Run the pipeline in this process, without a server.")] = False,
     model: Model = "builtin",
 ) -> None:
@@ -150,7 +151,7 @@ def generate(
         else:
             from ripple_core.cli.client import generate_on_server
 
-            metrics = generate_on_server(server, request, output, on_progress)
+            metrics = generate_on_server(server, request, output, on_progress, api_key)
     print_metrics(metrics)
     console.print(f"wrote {output}")
 

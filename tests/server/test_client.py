@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,17 +135,17 @@ class FlakyProxy:
 
 def _pump(source: socket.socket, target: socket.socket, limit: int | None) -> None:
     passed = 0
-    try:
+    with suppress(OSError):
         while chunk := source.recv(4096):
             if limit is not None and passed + len(chunk) > limit:
                 target.sendall(chunk[: limit - passed])
                 break
             target.sendall(chunk)
             passed += len(chunk)
-    except OSError:
-        pass
     for end in (source, target):
-        end.close()
+        # Closing alone would leave the other thread's read, and so the connection, open.
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
