@@ -7,6 +7,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY ripple_core ripple_core
 COPY server server
 COPY worker worker
+COPY openapi openapi
 RUN pip install --no-cache-dir ".[s3]"
 
 USER ripple

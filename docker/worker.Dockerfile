@@ -14,6 +14,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY ripple_core ripple_core
 COPY server server
 COPY worker worker
+COPY openapi openapi
 RUN pip install --no-cache-dir ".[worker,s3]"
 
 USER ripple

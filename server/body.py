@@ -52,7 +52,7 @@ async def read_body(request: Request, model: type[Body], file_field: str | None 
             return model.model_validate_json(await request.body()), None
         if kind in _FORMS:
             fields, file = await _read_form(request, model, file_field)
-            return model.model_validate_strings(fields), file
+            return model.model_validate_json(json.dumps(fields)), file
     except ValidationError as error:
         raise _invalid(error, model) from None
     raise UnsupportedMediaType(f"The body is {kind or 'of no type'}; send application/json or multipart/form-data.")
@@ -82,9 +82,6 @@ def _nested(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             continue
-        if describe_kind(model, [name]) in ("object", "array"):
-            root[name] = _read_part(name, value)
-            continue
         path = _PARTS.findall(name) or [name]
         node = root
         for part in path[:-1]:
@@ -92,25 +89,22 @@ def _nested(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
             if not isinstance(child, dict):
                 raise InvalidRequest([Violation(name, "is given both as a whole and in parts", "one of the two")])
             node = child
-        node[path[-1]] = value
+        node[path[-1]] = _read_value(name, value, describe_kind(model, path))
     return {name: _lists(value) for name, value in root.items()}
 
 
-def _read_part(name: str, text: str) -> Any:
+def _read_value(name: str, text: str, kind: str | None) -> Any:
+    """A field of a form is text; what shall be a number or have parts is read as JSON."""
+    if kind in (None, "string"):
+        return text
     try:
-        return _as_text(json.loads(text))
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if kind not in ("object", "array"):
+            # The model says better what it should have been.
+            return text
         allowed = f"JSON, or parts as in {name}[part]=value"
         raise InvalidRequest([Violation(name, f"is not JSON ({error}); allowed: {allowed}", allowed)]) from None
-
-
-def _as_text(value: Any) -> Any:
-    """All values as a form has them: pydantic reads them by their field's type."""
-    if isinstance(value, dict):
-        return {name: _as_text(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_as_text(item) for item in value]
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _lists(value: Any) -> Any:

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ripple_core.contract.retention import ServingMarks
-from ripple_core.contract.webhooks import check_webhook_url
-
 from ripple_core.contract.errors import JobNotFound, NoVideo, UnknownModel, VideoExpired, VideoNotReady
 from ripple_core.contract.estimate import Estimate, Estimator
 from ripple_core.contract.job import JobRecord, JobStatus, QueuePlace, Webhook, new_job_id, utc_now
@@ -16,10 +13,12 @@ from ripple_core.contract.links import signing_secret
 from ripple_core.contract.models import BUILTIN_MODEL_ID, ModelSpec
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.request import GenerateRequest, ResolvedRequest
+from ripple_core.contract.retention import ServingMarks
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.submission import IdempotencyKey, Submissions
 from ripple_core.contract.validate import resolve
 from ripple_core.contract.videos import VideoStore
+from ripple_core.contract.webhooks import check_webhook_url
 from server.access import Caller
 from server.images import as_png, read_data_url
 

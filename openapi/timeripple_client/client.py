@@ -10,8 +10,9 @@ import httpx
 from httpx_sse import EventSource
 
 from timeripple_client import protocol
+from timeripple_client.follower import Follower
 from timeripple_client.models import EstimateAnswer, GenerateRequest, Job, JobPage, ModelList, Progress
-from timeripple_client.protocol import Event, FileKind, check_deadline, checked, job_path
+from timeripple_client.protocol import Event, FileKind, checked, job_path
 
 
 class Client:
@@ -96,24 +97,21 @@ class Client:
         Raises:
             TimeoutError: when the job has not ended in time.
         """
-        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
-        last_id, failures = None, 0
-        while True:
+        follower = Follower(timeout_s)
+        while not follower.ended:
             try:
-                for event in self._stream(job, last_id, deadline):
-                    yield event
-                    last_id, failures = event.id, 0
-                    if event.ends_the_job:
-                        return
-                if last_id is None or self.get(job).status in protocol.ENDED:
-                    return
+                with self._http.stream("GET", f"{job_path(job)}/events", **follower.request()) as response:
+                    if not response.is_success:
+                        response.read()
+                    if follower.accepts(response):
+                        for received in EventSource(response).iter_sse():
+                            if event := follower.take(received):
+                                yield event
+                        follower.check_ended()
             except httpx.TransportError as error:
-                check_deadline(deadline)
-                pause = protocol.pause_before_retry(error, failures)
-                if pause is None:
-                    raise
-                failures += 1
-                time.sleep(pause)
+                follower.lost(error)
+            if not follower.ended:
+                time.sleep(follower.pause_seconds)
 
     def wait(
         self, job: Job | str, *, timeout_s: float | None = None, on_progress: Callable[[Progress], None] | None = None
@@ -164,22 +162,6 @@ class Client:
     def delete(self, job: Job | str) -> None:
         """Cancel an active job, or remove an ended one with its files."""
         self._send("DELETE", job_path(job))
-
-    def _stream(self, job: Job | str, last_id: str | None, deadline: float | None) -> Iterator[Event]:
-        check_deadline(deadline)
-        left = (
-            protocol.STREAM_SECONDS if deadline is None else min(deadline - time.monotonic(), protocol.STREAM_SECONDS)
-        )
-        asked = {"Last-Event-ID": last_id} if last_id else {}
-        with self._http.stream("GET", f"{job_path(job)}/events", headers=asked, timeout=left) as response:
-            if response.status_code == 204:
-                return
-            if not response.is_success:
-                response.read()
-            checked(response)
-            for event in EventSource(response).iter_sse():
-                check_deadline(deadline)
-                yield Event(event.id, event.event, event.json())
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         tries = 0

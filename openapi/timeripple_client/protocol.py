@@ -3,7 +3,6 @@
 import hashlib
 import json
 import mimetypes
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +17,6 @@ FileKind = Literal["video", "thumbnail", "spritesheet"]
 ENDED = ("succeeded", "failed", "cancelled")
 MAX_TRIES = 6
 _LONGEST_PAUSE_SECONDS = 60.0
-# More than the server's pause between signs of life.
-STREAM_SECONDS = 30.0
 
 
 class TimeRippleError(Exception):
@@ -78,12 +75,17 @@ def checked(response: httpx.Response) -> httpx.Response:
     """
     if response.is_success:
         return response
+    raise refusal(response)
+
+
+def refusal(response: httpx.Response) -> TimeRippleError:
+    """What the server says is wrong."""
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         text = f"The server answered {response.status_code}; is {response.url.host} a TimeRipple server?"
-        raise TimeRippleError(text, response.status_code) from None
-    raise TimeRippleError(problem.detail, problem.status, problem.code, problem.errors)
+        return TimeRippleError(text, response.status_code)
+    return TimeRippleError(problem.detail, problem.status, problem.code, problem.errors)
 
 
 def pause_before_retry(failure: httpx.Response | httpx.TransportError, tries: int) -> float | None:
@@ -105,12 +107,6 @@ def job_path(job: Job | str) -> str:
     return f"/jobs/{job if isinstance(job, str) else job.id}"
 
 
-def check_deadline(deadline: float | None) -> None:
-    """Raise TimeoutError when it has passed; it is on the monotonic clock."""
-    if deadline is not None and time.monotonic() >= deadline:
-        raise TimeoutError("The job has not ended in time; it goes on.")
-
-
 def link_of(job: Job, kind: FileKind) -> str:
     """Path of a job's file; before the job has succeeded, of the problem that says so."""
     return getattr(job.links, kind) or f"/jobs/{job.id}/{kind}"
@@ -118,13 +114,15 @@ def link_of(job: Job, kind: FileKind) -> str:
 
 def resume_headers(have: int, etag: str | None) -> dict[str, str]:
     """To get the rest of a file of which the beginning is here."""
-    return {"Range": f"bytes={have}-", "If-Range": etag} if have and etag else {}
+    # Of a compressed answer nobody knows where the file's own bytes go on.
+    plain = {"Accept-Encoding": "identity"}
+    return plain | {"Range": f"bytes={have}-", "If-Range": etag} if have and etag else plain
 
 
 def target_of(job: Job, path: Path | None, response: httpx.Response) -> Path:
     """Where a file goes."""
     kind = response.headers.get("content-type", "").partition(";")[0]
-    return path or Path(f"{job.id}{mimetypes.guess_extension(kind) or ''}")
+    return path or Path(f"{job.id}{mimetypes.guess_extension(kind, strict=False) or ''}")
 
 
 def finish_download(job: Job, kind: FileKind, partial: Path, target: Path) -> Path:

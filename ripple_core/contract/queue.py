@@ -1,5 +1,7 @@
 """The RQ queues between server and workers, one for each priority; they carry job ids and nothing else."""
 
+import secrets
+
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue
@@ -39,6 +41,8 @@ class JobQueue:
             result_ttl=0,
             failure_ttl=_KEEP_SECONDS,
             description="video",
+            # So that the list of messages alone says which jobs wait; a job may be sent more than once.
+            job_id=f"{job_id}-{secrets.token_hex(4)}",
         )
         # Not enqueue(): that one opens a transaction of its own inside the caller's.
         self._queues[priority].enqueue_many([message], pipeline=pipeline)
@@ -52,8 +56,5 @@ class JobQueue:
         found: set[str] = set()
         for queue in self._queues.values():
             taken = IntermediateQueue(queue.key, queue.connection).get_job_ids()
-            jobs = queue.job_class.fetch_many(
-                [*queue.job_ids, *taken], connection=queue.connection, serializer=JSONSerializer
-            )
-            found |= {job.args[0] for job in jobs if job is not None}
+            found |= {message_id.rpartition("-")[0] for message_id in (*queue.job_ids, *taken)}
         return found

@@ -57,11 +57,10 @@ class Upkeep:
         queued = self._store.ids(JobStatus.QUEUED)
         if not queued:
             return
-        waiting = self._queue.waiting()
-        for job_id in queued:
+        for job_id in sorted(set(queued) - self._queue.waiting()):
             try:
                 record = self._store.get(job_id)
-                if job_id not in waiting and utc_now() - record.created_at > _SETTLE:
+                if utc_now() - record.created_at > _SETTLE:
                     logger.warning("job %s was not in the queue and is sent again", job_id)
                     self._queue.send(job_id, record.priority)
             except JobNotFound:

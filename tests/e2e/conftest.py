@@ -84,7 +84,7 @@ def running_up(data_dir: Path, settings: dict[str, str] | None = None) -> Iterat
             process.wait(timeout=60)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_up() -> Callable[..., AbstractContextManager[Up]]:
     return running_up
 

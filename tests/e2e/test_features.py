@@ -1,6 +1,9 @@
 """What a request may ask for, through API, queue, worker and store."""
 
+import base64
 import io
+import json
+import shutil
 import threading
 import time
 import zipfile
@@ -12,10 +15,13 @@ from typing import Any
 
 import imageio_ffmpeg
 import pytest
+import torch
 from PIL import Image
 from redis import Redis
+from safetensors.torch import save_file
 from standardwebhooks import Webhook
 
+from ripple_core.contract.models import BUILTIN_MODEL_FOLDER
 from ripple_core.contract.webhooks import webhook_secret
 
 StartUp = Callable[..., AbstractContextManager[Any]]
@@ -144,3 +150,79 @@ def test_an_idempotency_key_survives_a_restart(start_up: StartUp, tmp_path: Path
             answer = up.client.post("/generate", json=body, headers={"Idempotency-Key": "once"})
             ids.append(answer.json()["id"])
     assert ids[0] == ids[1]
+
+
+@pytest.fixture(scope="module")
+def image_up(start_up: StartUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An image-to-video model: the built-in one as Wan 2.2 5B does it; and a LoRA that fits it."""
+    model = Path(shutil.copytree(BUILTIN_MODEL_FOLDER, tmp_path_factory.mktemp("model") / "builtin"))
+    index = model / "model_index.json"
+    changes = {"_class_name": "WanImageToVideoPipeline", "expand_timesteps": True}
+    index.write_text(json.dumps(json.loads(index.read_text()) | changes))
+    loras = tmp_path_factory.mktemp("loras")
+    width = json.loads((model / "transformer" / "config.json").read_text())
+    size = width["num_attention_heads"] * width["attention_head_dim"]
+    name = "transformer.blocks.0.attn1.to_q.lora_{}.weight"
+    weights = {name.format("A"): torch.ones(2, size), name.format("B"): torch.ones(size, 2)}
+    save_file(weights, loras / "style.safetensors")
+    settings = {"RIPPLE_MODEL": str(model), "RIPPLE_LORA_DIR": str(loras)}
+    with start_up(tmp_path_factory.mktemp("up") / "data", settings) as up:
+        yield up
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (50, 40), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def digest(up: Any, answer: Any) -> str:
+    assert answer.status_code == 202, answer.text
+    job = up.wait(answer.json()["id"])
+    assert job["status"] == "succeeded", job
+    return str(job["metrics"]["output"]["sha256"])
+
+
+FORM = {"prompt": "a red circle", "width": "64", "height": "64", "num_inference_steps": "2", "seed": "1"}
+
+
+def test_a_video_begins_from_the_image_that_was_sent(image_up: Any) -> None:
+    """As a file whatever its name, as a data URL, and through OpenAI's API."""
+    post = image_up.client.post
+    red, blue = png((200, 40, 40)), png((40, 40, 200))
+    by_file = digest(image_up, post("/generate", data=FORM, files={"image": ("notes.txt", red)}))
+    assert digest(image_up, post("/generate", data=FORM, files={"image": ("b.png", blue)})) != by_file
+    url = f"data:image/png;base64,{base64.b64encode(red).decode()}"
+    assert digest(image_up, post("/generate", data=FORM | {"image": url})) == by_file
+    video = post("/v1/videos", data=FORM, files={"input_reference": ("x", red)}).json()
+    first = image_up.wait(video["id"])
+    assert first["metrics"]["output"]["sha256"] == by_file
+    remix = post(f"/v1/videos/{video['id']}/remix", json={"prompt": FORM["prompt"]}).json()
+    assert image_up.wait(remix["id"])["metrics"]["output"]["sha256"] == by_file, "the image is taken over"
+
+
+def test_an_image_that_is_missing_is_asked_for(image_up: Any) -> None:
+    assert image_up.client.get("/models").json()["models"][0]["takes_image"]
+    answer = image_up.client.post("/generate", data=FORM)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "image")
+
+
+def test_a_large_image_is_taken(image_up: Any) -> None:
+    noise = Image.effect_noise((2400, 1800), 100).convert("RGB")
+    file = io.BytesIO()
+    noise.save(file, "PNG")
+    assert 4 * 1024**2 < len(file.getvalue()) < 10 * 1024**2
+    assert digest(image_up, image_up.client.post("/generate", data=FORM, files={"image": ("x", file.getvalue())}))
+
+
+def test_a_lora_is_on_for_its_own_job_only(image_up: Any) -> None:
+    def generate(**loras: str) -> str:
+        files = {"image": ("x", png((200, 40, 40)))}
+        return digest(image_up, image_up.client.post("/generate", data=FORM | loras, files=files))
+
+    assert image_up.client.get("/models").json()["models"][0]["loras"] == ["style"]
+    plain = generate()
+    styled = generate(loras='[{"name": "style", "scale": 2.0}]')
+    assert styled != plain
+    assert generate() == plain
+    assert generate(**{"loras[0][name]": "style", "loras[0][scale]": "2.0"}) == styled

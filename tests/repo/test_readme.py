@@ -11,6 +11,7 @@ import pytest
 from ripple_core.bench.attention_speed import SpeedReport, SpeedRow
 from ripple_core.bench.prompts import reporting_prompts
 from ripple_core.bench.report import FidelityReport, VariantReport
+from ripple_core.bench.serve import ServeReport
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest
 from ripple_core.contract.validate import resolve
@@ -65,6 +66,20 @@ def test_the_speed_figures_are_those_of_the_committed_report() -> None:
     rows = SpeedReport.model_validate_json(record.read_text(encoding="utf-8")).rows
     method = (ROOT / "ripple_core" / "METHOD.md").read_text(encoding="utf-8")
     assert [_speed_row(row) for row in rows if _speed_row(row) not in method] == []
+
+
+def test_the_serving_figures_are_those_of_the_committed_report() -> None:
+    record = ROOT / "ripple_core" / "bench" / "figures" / "serve.json"
+    report = ServeReport.model_validate_json(record.read_text(encoding="utf-8"))
+    fixed, unlimited, streams = report.fixed_rate, report.unlimited, report.streams
+    assert set(fixed.statuses) == set(unlimited.statuses) == {202}
+    for words, row in [
+        ("idle", report.start.post_to_start),
+        (f"at {fixed.accepted_per_second:.0f} accepted a second", fixed.answer),
+        (f"{unlimited.accepted_per_second:.0f} a second", unlimited.answer),
+        (f"{streams.complete} of {streams.num_streams} event streams open at once", streams.delay),
+    ]:
+        assert f"{words} | {row.p50_ms:.0f} ms | {row.p99_ms:.0f} ms |" in README
 
 
 def _speed_row(row: SpeedRow) -> str:

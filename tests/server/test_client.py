@@ -1,6 +1,7 @@
 """The Python client for users, sync and async, against a live server."""
 
 import asyncio
+import hashlib
 import socket
 import subprocess
 import sys
@@ -12,10 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from httpx_sse import EventSource
 from timeripple_client import AsyncClient, Client, GenerateRequest, TimeRippleError, models
+from timeripple_client.follower import Follower
 
 from ripple_core.contract.job import Progress
+from ripple_core.contract.videos import LocalVideoStore
+from server.event_stream import HEARTBEAT_SECONDS
 
 CONTENT = bytes(range(256)) * 8192
 ROOT = Path(__file__).parents[2]
@@ -182,6 +188,23 @@ def test_a_download_goes_on_where_the_connection_broke(
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_whole_video_gets_the_name_of_its_job(
+    api: Any, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job_id = api.submit()
+    owner = api.claim(job_id)
+    with LocalVideoStore(api.videos).staging(job_id) as staged:
+        (staged.folder / "video.mp4").write_bytes(CONTENT)
+        staged.publish()
+    metrics = api.store.get(finished(api)).metrics
+    file = metrics.output.model_copy(update={"sha256": hashlib.sha256(CONTENT).hexdigest()})
+    assert api.store.succeed(job_id, owner, metrics.model_copy(update={"output": file}), 30)
+    path = client.download(client.get(job_id))
+    assert (path.name, path.read_bytes()) == (f"{job_id}.mp4", CONTENT)
+    assert list(tmp_path.iterdir()) == [tmp_path / path.name]
+
+
 def test_a_damaged_video_is_not_kept(api: Any, client: Client, tmp_path: Path) -> None:
     """The metrics of this job name another digest."""
     with pytest.raises(TimeRippleError, match="damaged"):
@@ -196,6 +219,36 @@ def test_events_go_on_where_the_connection_broke(api: Any, through: Any, client:
     assert [event.name for event in whole] == ["state", "state", "progress", "progress", "progress", "state"]
     with Client(through([600, 700]).url) as flaky:
         assert list(flaky.events(job)) == whole
+
+
+def test_a_sign_of_life_is_no_event() -> None:
+    """httpx-sse makes one of it once an id has been seen."""
+    text = 'id: 1-0\nevent: state\ndata: {"status": "running"}\n\n: still here\n\n'
+    answer = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+    follower = Follower(None)
+    taken = [follower.take(received) for received in EventSource(answer).iter_sse()]
+    assert [event and event.data for event in taken] == [{"status": "running"}, None]
+    assert follower.request()["headers"] == {"Last-Event-ID": "1-0"}
+
+
+def test_signs_of_life_keep_a_stream_but_hide_no_deadline() -> None:
+    assert Follower(None).request()["timeout"] > HEARTBEAT_SECONDS > Follower(3600).request()["timeout"]
+
+
+def test_a_stream_without_the_end_of_the_job_is_no_end() -> None:
+    follower = Follower(None)
+    assert follower.accepts(httpx.Response(200))
+    with pytest.raises(httpx.RemoteProtocolError):
+        follower.check_ended()
+    assert not follower.ended
+
+
+def test_a_deadline_holds_while_the_server_has_lost_its_store(own_redis: Any, start_api: Any, tmp_path: Path) -> None:
+    with start_api(own_redis.url, tmp_path) as api, Client(str(api.client.base_url)) as client:
+        job = client.generate("x")
+        own_redis.stop()
+        with pytest.raises(TimeoutError):
+            client.wait(job, timeout_s=1)
 
 
 def test_a_submission_that_was_not_answered_is_sent_again_and_makes_one_job(through: Any, client: Client) -> None:

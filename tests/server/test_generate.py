@@ -160,12 +160,15 @@ def test_a_form_says_the_same_as_json(api: Any, form: dict[str, str], multipart:
     [
         ({"prompt": (None, "x"), "seed": (None, "many")}, "seed"),
         ({"prompt": (None, "x"), "reuse": (None, "{")}, "reuse"),
+        ({"prompt": (None, "x"), "reuse": (None, "[" * 100_000)}, "reuse"),
+        ({"prompt": (None, "x"), "loras[0][scale]": (None, "1")}, "loras.0.name"),
+        ({"prompt": (None, "x"), "guidance_scale": (None, "NaN")}, "guidance_scale"),
         ({"prompt": (None, "x"), "reuse[speed]": (None, "1")}, "reuse.speed"),
         ({"prompt": (None, "x"), "seed": (None, "1"), "seed[a]": (None, "1")}, "seed[a]"),
         ({"prompt": ("a.txt", b"x")}, "prompt"),
         ({"prompt": (None, "x"), "image": ("a.png", b"not a picture")}, "image"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_a_wrong_field_of_a_form_is_named(api: Any, form: dict[str, Any], field: str) -> None:
     answer = api.client.post("/generate", files=form)

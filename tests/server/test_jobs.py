@@ -1,5 +1,6 @@
 """Jobs: read, list, cancel, delete, and their videos."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from redis import Redis
 
 from ripple_core.contract.job import JobStatus
+from ripple_core.contract.retention import ServingMarks
 from ripple_core.contract.videos import LocalVideoStore
 
 
@@ -66,6 +68,14 @@ def test_a_video_has_pictures(api: Any, kind: str, media_type: str) -> None:
     job = api.client.get(f"/jobs/{finish(api)}").json()
     answer = api.client.get(job["links"][kind], headers={"Range": "bytes=1-2"})
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (206, media_type, b"12")
+
+
+def test_a_video_that_is_fetched_is_marked_so_that_it_is_not_removed(api: Any) -> None:
+    job_id, other = finish(api), finish(api)
+    api.client.get(f"/jobs/{job_id}/video", headers={"Range": "bytes=0-1"})
+    served = ServingMarks(api.store.redis).served(time.time())
+    assert job_id in served
+    assert other not in served
 
 
 def test_a_video_says_until_when_it_is_kept(api: Any) -> None:
