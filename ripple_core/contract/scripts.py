@@ -55,8 +55,8 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'progress', 'data
 return redis.call('HGET', KEYS[1], 'cancel_requested') == '1' and 0 or 1
 """
 
-# KEYS: job. ARGV: webhook. A job that has been deleted in the meantime must not come to life again.
-SET_WEBHOOK = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'webhook', ARGV[1]) end"
+# KEYS: job. ARGV: field, value. A job that has been deleted in the meantime must not come to life again.
+SET_FIELD = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end"
 
 # KEYS: job, events. ARGV: prefix, id, seconds for which the tombstone stays (0: none). Only an ended job is forgotten.
 FORGET = (

@@ -65,7 +65,7 @@ class JobStore:
         self._forget_script = redis.register_script(scripts.FORGET)
         self._beat_script = redis.register_script(scripts.BEAT)
         self._live_workers_script = redis.register_script(scripts.LIVE_WORKERS)
-        self._set_webhook_script = redis.register_script(scripts.SET_WEBHOOK)
+        self._set_field_script = redis.register_script(scripts.SET_FIELD)
         self._place_script = redis.register_script(scripts.PLACE)
 
     def add(self, record: JobRecord, pipeline: Pipeline) -> None:
@@ -161,8 +161,7 @@ class JobStore:
     def request_cancel(self, job_id: str) -> JobRecord:
         """Cancel a queued job at once and ask a running one to stop; a finished one stays as it is."""
         if not self._finish(job_id, (JobStatus.QUEUED,), JobStatus.CANCELLED, {}):
-            self.get(job_id)
-            self.redis.hset(_job_key(job_id), "cancel_requested", "1")
+            self._set_field_script(keys=[_job_key(job_id)], args=["cancel_requested", "1"])
         return self.get(job_id)
 
     def return_to_queue(self, job_id: str, owner: str) -> bool:
@@ -197,12 +196,17 @@ class JobStore:
         return {*self.ids(JobStatus.QUEUED), *self.ids(JobStatus.RUNNING)}
 
     def place(self, job_id: str) -> QueuePlace | None:
-        """Where a job stands in the queue; None when it is not queued."""
-        return self._place(job_id)
+        """Where a job stands in the queue, or where one with the id "" would; None when it is not queued."""
+        answer = self._place_script(keys=[f"{PREFIX}queue"], args=[PREFIX, job_id, _COUNTED_JOBS])
+        if answer is None:
+            return None
+        position, seconds, unknown, num_workers = answer
+        wait_s = None if unknown or not num_workers else float(seconds) / num_workers
+        return QueuePlace(position=position, wait_s=wait_s)
 
     def wait_at_end(self) -> float | None:
         """Estimated seconds until a job of normal priority that came now would start; None while unknown."""
-        place = self._place("")
+        place = self.place("")
         assert place is not None
         return place.wait_s
 
@@ -216,7 +220,7 @@ class JobStore:
 
     def set_webhook(self, job_id: str, webhook: Webhook) -> None:
         """Record how telling an ended job's webhook went, unless the job has been deleted."""
-        self._set_webhook_script(keys=[_job_key(job_id)], args=[webhook.model_dump_json()])
+        self._set_field_script(keys=[_job_key(job_id)], args=["webhook", webhook.model_dump_json()])
 
     def has_events_after(self, job_id: str, event_id: str) -> bool:
         """True when the job's stream goes on after this event."""
@@ -244,14 +248,6 @@ class JobStore:
     def live_workers(self) -> set[str]:
         """Names of all workers with a fresh heartbeat."""
         return {name.decode() for name in self._live_workers_script(keys=[_WORKERS])}
-
-    def _place(self, job_id: str) -> QueuePlace | None:
-        answer = self._place_script(keys=[f"{PREFIX}queue"], args=[PREFIX, job_id, _COUNTED_JOBS])
-        if answer is None:
-            return None
-        position, seconds, unknown, num_workers = answer
-        wait_s = None if unknown or not num_workers else float(seconds) / num_workers
-        return QueuePlace(position=position, wait_s=wait_s)
 
     def _finish(
         self,
@@ -321,8 +317,7 @@ def _encode(fields: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _decode(fields: Mapping[bytes, bytes]) -> JobRecord | None:
-    # A hash without a status is not a job: a late cancel flag on one just deleted, say.
-    if b"status" not in fields:
+    if not fields:
         return None
     text = {name.decode(): value.decode() for name, value in fields.items()}
     return JobRecord.model_validate(

@@ -1,12 +1,15 @@
 """Submit a job, wait for it, or ask what it would cost."""
 
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
+from redis import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from ripple_core.contract.errors import JobNotFound
 from ripple_core.contract.job import JobRecord
 from ripple_core.contract.request import GenerateRequest
 from server.body import read_body
@@ -56,9 +59,11 @@ async def generate(
     record, job = await run_in_threadpool(_submit, service, view, order)
     headers = {"Location": job.links.self, **limit.headers}
     if (seconds := _wanted_wait(prefer)) is not None:
-        await wait_for_end(redis, service, record.batch or [record.id], seconds)
-        record = await run_in_threadpool(service.get, record.id, caller)
-        job = await run_in_threadpool(view, record)
+        # The job is accepted: an outage of Redis, or its deletion, must not look as if it were not.
+        with suppress(RedisError, JobNotFound):
+            await wait_for_end(redis, service, record.batch or [record.id], seconds)
+            record = await run_in_threadpool(service.get, record.id, caller)
+            job = await run_in_threadpool(view, record)
         headers["Preference-Applied"] = f"wait={seconds}"
     status = 200 if seconds is not None and record.status.is_terminal else 202
     return JSONResponse(job.model_dump(mode="json"), status, headers)

@@ -13,29 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 from redis import Redis
+from samples import METRICS
 
 from ripple_core.contract.job import JobError
-from ripple_core.contract.metrics import AttentionMetrics, DeviceMetrics, JobMetrics, LatencySeconds, OutputMetrics
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, LocalVideoStore
-
-METRICS = JobMetrics(
-    latency_s=LatencySeconds(),
-    attention=AttentionMetrics(
-        dense_flops=4,
-        executed_flops=3,
-        savings=0.25,
-        score_savings=0.5,
-        mode="channel",
-        aggressiveness=0.5,
-        dense_steps=0,
-        fallbacks=[],
-        by_step=[],
-        by_layer=[],
-    ),
-    device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
-    output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=10, sha256="x"),
-)
 
 
 @dataclass

@@ -22,47 +22,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis import Redis
+from samples import METRICS, REQUEST
 from standardwebhooks import Webhook as Signer
 
 from ripple_core.contract import links
 from ripple_core.contract.job import JobError, JobRecord, JobStatus, Webhook, new_job_id, utc_now
-from ripple_core.contract.metrics import AttentionMetrics, DeviceMetrics, JobMetrics, LatencySeconds, OutputMetrics
-from ripple_core.contract.request import ResolvedRequest, ReuseSettings
 from ripple_core.contract.settings import SharedSettings
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.webhooks import check_webhook_url, webhook_secret
 from worker.webhooks import LEASE_SECONDS, RETRY_SECONDS, WebhookDeliverer, signed_video_link, start_deliverers
 
-REQUEST = ResolvedRequest(
-    prompt="a red circle",
-    negative_prompt="",
-    model="m",
-    width=64,
-    height=64,
-    num_frames=17,
-    fps=8,
-    num_inference_steps=4,
-    guidance_scale=3.0,
-    seed=1,
-    reuse=ReuseSettings(),
-)
-METRICS = JobMetrics(
-    latency_s=LatencySeconds(denoise=1.5, total=2.0),
-    attention=AttentionMetrics(
-        dense_flops=4,
-        executed_flops=3,
-        savings=0.25,
-        score_savings=0.5,
-        mode="ripple",
-        aggressiveness=0.5,
-        dense_steps=0,
-        fallbacks=[],
-        by_step=[],
-        by_layer=[],
-    ),
-    device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
-    output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=10, sha256="x"),
-)
 LOCAL = ("127.0.0.1",)
 
 

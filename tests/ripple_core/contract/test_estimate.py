@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from samples import METRICS
 
 from ripple_core.contract.estimate import Estimator
-from ripple_core.contract.metrics import AttentionMetrics, DeviceMetrics, JobMetrics, LatencySeconds, OutputMetrics
+from ripple_core.contract.metrics import JobMetrics, LatencySeconds
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest, ResolvedRequest
 from ripple_core.contract.validate import resolve
@@ -19,23 +20,9 @@ def request(**fields: Any) -> ResolvedRequest:
 
 
 def metrics(seconds: float, savings: float, queue: float = 0.0, load: float = 0.0) -> JobMetrics:
-    return JobMetrics(
-        latency_s=LatencySeconds(queue=queue, load=load, total=seconds + queue + load),
-        attention=AttentionMetrics(
-            dense_flops=1,
-            executed_flops=1,
-            savings=savings,
-            score_savings=savings,
-            mode="ripple",
-            aggressiveness=0.5,
-            dense_steps=0,
-            fallbacks=[],
-            by_step=[],
-            by_layer=[],
-        ),
-        device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
-        output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2, bytes=1, sha256="0"),
-    )
+    latency = LatencySeconds(queue=queue, load=load, total=seconds + queue + load)
+    attention = METRICS.attention.model_copy(update={"savings": savings})
+    return METRICS.model_copy(update={"latency_s": latency, "attention": attention})
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
+from samples import REQUEST
 
 from ripple_core.contract.errors import JobExpired, JobNotFound
 from ripple_core.contract.job import JobError, JobRecord, new_job_id, utc_now
-from ripple_core.contract.request import ResolvedRequest, ReuseSettings
 from ripple_core.contract.retention import Retention, RetentionReport, ServingMarks
 from ripple_core.contract.settings import SharedSettings
 from ripple_core.contract.store import JobStore
@@ -25,19 +25,6 @@ from ripple_core.contract.videos import LocalVideoStore
 VIDEO = "video.mp4"
 HOUR = 3600
 DAY = 24 * HOUR
-REQUEST = ResolvedRequest(
-    prompt="a red circle",
-    negative_prompt="",
-    model="m",
-    width=64,
-    height=64,
-    num_frames=17,
-    fps=8,
-    num_inference_steps=4,
-    guidance_scale=3.0,
-    seed=1,
-    reuse=ReuseSettings(),
-)
 
 
 @dataclass

@@ -8,54 +8,17 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from samples import METRICS, REQUEST
 
 from ripple_core.contract.errors import JobNotFound, StorageUnavailable
 from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, new_job_id, utc_now
-from ripple_core.contract.metrics import (
-    AttentionMetrics,
-    DeviceMetrics,
-    JobMetrics,
-    LatencySeconds,
-    OutputMetrics,
-)
 from ripple_core.contract.queue import JobQueue
-from ripple_core.contract.request import ResolvedRequest, ReuseSettings
 from ripple_core.contract.retention import Retention
 from ripple_core.contract.settings import SharedSettings
 from ripple_core.contract.store import JobStore, events_key
 from ripple_core.contract.upkeep import Upkeep
 from ripple_core.contract.videos import LocalVideoStore
 
-REQUEST = ResolvedRequest(
-    prompt="a red circle",
-    negative_prompt="",
-    model="m",
-    width=64,
-    height=64,
-    num_frames=17,
-    fps=8,
-    num_inference_steps=4,
-    guidance_scale=3.0,
-    seed=1,
-    reuse=ReuseSettings(),
-)
-METRICS = JobMetrics(
-    latency_s=LatencySeconds(denoise=1.0),
-    attention=AttentionMetrics(
-        dense_flops=10,
-        executed_flops=8,
-        savings=0.2,
-        score_savings=0.4,
-        mode="channel",
-        aggressiveness=0.5,
-        dense_steps=2,
-        fallbacks=[],
-        by_step=[],
-        by_layer=[],
-    ),
-    device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
-    output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2.125, bytes=1, sha256="0"),
-)
 ERROR = JobError(code="generation_failed", message="x")
 
 

@@ -7,27 +7,13 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from samples import REQUEST
 
 from ripple_core.contract.errors import IdempotencyConflict, QueueFull, TooManyActiveJobs
 from ripple_core.contract.job import JobError, JobRecord, new_job_id, utc_now
 from ripple_core.contract.queue import JobQueue
-from ripple_core.contract.request import ResolvedRequest, ReuseSettings
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.submission import IdempotencyKey, Submissions
-
-REQUEST = ResolvedRequest(
-    prompt="a red circle",
-    negative_prompt="",
-    model="m",
-    width=64,
-    height=64,
-    num_frames=17,
-    fps=8,
-    num_inference_steps=4,
-    guidance_scale=3.0,
-    seed=1,
-    reuse=ReuseSettings(),
-)
 
 
 def new_record(**fields: Any) -> JobRecord:
