@@ -23,6 +23,7 @@ from ripple_core.contract.videos import open_video_store
 from server.access import DOCS_FILES, AccessControl
 from server.errors import install_error_handlers
 from server.event_stream import HEARTBEAT_SECONDS
+from server.examples import answers
 from server.guard import BodyLimit
 from server.metrics import JobCollector, RequestMetrics
 from server.openapi_bodies import describe_webhooks, schemas
@@ -130,6 +131,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             webhooks=app.webhooks.routes,
         )
         document["components"]["schemas"] |= schemas()
+        for name, examples in answers().items():
+            document["components"]["schemas"][name]["examples"] = examples
         key = {"type": "http", "scheme": "bearer", "description": "An API key, where keys are in use."}
         document["components"]["securitySchemes"] = {"ApiKey": key}
         document["security"] = [{"ApiKey": []}, {}]

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from server.openapi import OPENAPI_FILE, render
@@ -111,6 +112,16 @@ def test_the_openapi_document_describes_every_field_and_every_answer() -> None:
             assert all(answer["description"] for answer in operation["responses"].values())
             for parameter in operation.get("parameters", []):
                 assert parameter["description"], f"{method} {path} {parameter['name']}"
+
+
+def test_the_examples_of_answers_hold() -> None:
+    document = json.loads(render())
+    with_examples = {name: one for name, one in document["components"]["schemas"].items() if "examples" in one}
+    assert {"Job", "JobPage", "EstimateAnswer", "Problem", "Video", "OpenAIError"} <= set(with_examples)
+    for name, schema in with_examples.items():
+        for example in schema["examples"]:
+            reference = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+            jsonschema.validate(example, reference)
 
 
 def test_every_request_body_has_an_example_that_holds(api: Any) -> None:
