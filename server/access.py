@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ripple_core.contract.job import JobRecord
-from ripple_core.contract.keys import API_KEYS, ApiKey, digest
+from ripple_core.contract.keys import API_KEYS, KEYS_IN_USE, ApiKey, digest
 from ripple_core.contract.links import SIGNING_SECRET, verify
 from server.errors import on_redis_error, problem
 from server.guard import find_forgery
@@ -102,10 +102,10 @@ class AccessControl:
 
 
 async def _look_up(redis: Any, token: str | None) -> tuple[bytes | None, bool]:
-    """The token's key, and whether there are any keys."""
+    """The token's key, and whether keys are in use."""
     async with redis.pipeline(transaction=False) as pipeline:
         pipeline.hget(API_KEYS, digest(token or ""))
-        pipeline.exists(API_KEYS)
+        pipeline.exists(KEYS_IN_USE)
         value, in_use = await pipeline.execute()
     return value, bool(in_use)
 

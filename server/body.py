@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
 from ripple_core.contract.errors import InvalidRequest, RippleError, Violation
+from ripple_core.contract.request import MAX_IMAGE_CHARACTERS
 from server.limits import describe_allowed, describe_fields, describe_kind
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -19,6 +20,10 @@ _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 # reuse[aggressiveness], loras[0][name] and reuse.aggressiveness all name a part of a field.
 _PARTS = re.compile(r"[^\[\].]+")
 _MAX_FIELDS = 100
+_MAX_PARTS, _MAX_PART_CHARACTERS = 8, 100
+# More than any request of ours has, its texts included; every one of a million unknown fields would become an error.
+_MAX_COMMAS = 10_000
+_MAX_ERRORS = 50
 
 
 class MalformedBody(RippleError):
@@ -49,7 +54,7 @@ async def read_body(request: Request, model: type[Body], file_field: str | None 
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json" or kind.endswith("+json"):
-            return model.model_validate_json(await request.body()), None
+            return model.model_validate_json(_not_too_many(await request.body())), None
         if kind in _FORMS:
             fields, file = await _read_form(request, model, file_field)
             return model.model_validate_json(json.dumps(fields)), file
@@ -62,7 +67,7 @@ async def _read_form(
     request: Request, model: type[BaseModel], file_field: str | None
 ) -> tuple[dict[str, Any], bytes | None]:
     try:
-        form = await request.form(max_files=1, max_fields=_MAX_FIELDS)
+        form = await request.form(max_files=1, max_fields=_MAX_FIELDS, max_part_size=MAX_IMAGE_CHARACTERS)
     except (MultiPartException, HTTPException) as error:
         reason = getattr(error, "message", None) or getattr(error, "detail", "it cannot be read")
         raise MalformedBody(f"The form cannot be read: {reason}") from error
@@ -83,6 +88,12 @@ def _nested(form: FormData, model: type[BaseModel]) -> dict[str, Any]:
         if isinstance(value, UploadFile):
             continue
         path = _PARTS.findall(name) or [name]
+        if (
+            len(path) > _MAX_PARTS
+            or len(name) > _MAX_PARTS * _MAX_PART_CHARACTERS
+            or max(map(len, path)) > _MAX_PART_CHARACTERS
+        ):
+            raise InvalidRequest([Violation(name[:100], "is not a known field", "a field's name")])
         node = root
         for part in path[:-1]:
             child = node.setdefault(part, {})
@@ -98,13 +109,20 @@ def _read_value(name: str, text: str, kind: str | None) -> Any:
     if kind in (None, "string"):
         return text
     try:
-        return json.loads(text)
+        return json.loads(_not_too_many(text.encode()))
     except (ValueError, RecursionError) as error:
         if kind not in ("object", "array"):
             # The model says better what it should have been.
             return text
         allowed = f"JSON, or parts as in {name}[part]=value"
         raise InvalidRequest([Violation(name, f"is not JSON ({error}); allowed: {allowed}", allowed)]) from None
+
+
+def _not_too_many(content: bytes) -> bytes:
+    if content.count(b",") > _MAX_COMMAS:
+        allowed = f"at most {_MAX_COMMAS:,} commas"
+        raise InvalidRequest([Violation("body", f"has too many fields or values; allowed: {allowed}", allowed)])
+    return content
 
 
 def _lists(value: Any) -> Any:
@@ -116,7 +134,7 @@ def _lists(value: Any) -> Any:
 
 
 def _invalid(error: ValidationError, model: type[BaseModel]) -> RippleError:
-    found = error.errors(include_url=False)
+    found = error.errors(include_url=False, include_input=False)[:_MAX_ERRORS]
     if found[0]["type"] == "json_invalid":
         return MalformedBody(f"The body is not JSON: {found[0]['ctx']['error']}.")
     return InvalidRequest([_violation(dict(item), model) for item in found])

@@ -42,17 +42,18 @@ def as_png(content: bytes, field: str) -> bytes:
         raise _refusal(field, f"has {len(content):,} bytes")
     try:
         with warnings.catch_warnings():
-            # Pillow's own warning of very large pictures; they are refused below, before they are decoded.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of very large pictures, which are refused below before they are decoded, and of damages.
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 if image.width * image.height > _MAX_PIXELS:
                     raise _refusal(field, f"has {image.width}x{image.height} pixels")
                 upright = ImageOps.exif_transpose(image).convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise _refusal(field, "is not a picture of a known kind") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        # What Pillow raises for damaged files differs by format.
-        raise _refusal(field, f"cannot be decoded ({error})") from None
+    except InvalidRequest:
+        raise
+    except Exception as error:  # noqa: BLE001 - what Pillow raises for damaged files differs with the damage
+        raise _refusal(field, f"cannot be decoded ({type(error).__name__})") from None
     # Saving would write colour profiles and comments again.
     upright.info.clear()
     clean = io.BytesIO()

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ripple_core.contract.errors import JobNotFound, NoVideo, UnknownModel, VideoExpired, VideoNotReady
+from ripple_core.contract.errors import (
+    JobNotFound,
+    NoVideo,
+    RippleError,
+    UnknownModel,
+    VideoExpired,
+    VideoNotReady,
+)
 from ripple_core.contract.estimate import Estimate, Estimator
 from ripple_core.contract.job import JobRecord, JobStatus, QueuePlace, Webhook, new_job_id, utc_now
 from ripple_core.contract.links import signing_secret
@@ -80,7 +87,8 @@ class JobService:
                 for record in records:
                     self.videos.put_image(record.id, image)
             job_id = self.submissions.submit(records, order.caller.max_active_jobs, _idempotency_key(order))
-        except BaseException:
+        except RippleError:
+            # After any other error the job may have been accepted; what is left of one that was not goes in an hour.
             self._drop_images(records, image)
             raise
         if job_id != records[0].id:
@@ -94,7 +102,9 @@ class JobService:
         Raises:
             InvalidRequest, UnknownModel: as `submit` would.
         """
-        _, resolved = self._resolve(Order(request, Caller(), image))
+        # Nobody will be told, so the address is not looked up.
+        order = Order(request.model_copy(update={"webhook": None}), Caller(), image)
+        _, resolved = self._resolve(order)
         return resolved, self.estimator.estimate(self.model, resolved)
 
     def queue_wait_s(self) -> float | None:

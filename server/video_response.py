@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
+from ripple_core.contract.errors import VideoExpired
 from ripple_core.contract.job import JobRecord
 from ripple_core.contract.videos import MEDIA_TYPES
 from server.errors import problem
@@ -40,8 +41,15 @@ class VideoResponse(FileResponse):
         if name.startswith("video.") and record.metrics is not None:
             # The same on every server and for every copy, unlike one made from the time of a file.
             headers["ETag"] = f'"{record.metrics.output.sha256}"'
+        path = service.file(record, name)
+        try:
+            # Now rather than by Starlette later: the job may be deleted in between.
+            stat_result = path.stat()
+        except FileNotFoundError:
+            raise VideoExpired("The video has just been deleted.") from None
         super().__init__(
-            service.file(record, name),
+            path,
+            stat_result=stat_result,
             media_type=MEDIA_TYPES[suffix],
             filename=f"timeripple-{record.id}{suffix}",
             content_disposition_type="attachment" if download else "inline",

@@ -87,6 +87,10 @@ class Engine:
         except (EOFError, OSError):
             exit_code = self._kill()
             return Failed(JobError(code=WorkerLost.code, message=_death_message(exit_code)))
+        except BaseException:
+            # The child is in the middle of a job nobody follows any more: its answers must not pass for the next one's.
+            self._kill()
+            raise
 
     def _kill(self) -> int | None:
         assert self._process is not None

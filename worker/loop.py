@@ -27,7 +27,7 @@ from ripple_core.contract.upkeep import Upkeep
 from ripple_core.contract.videos import open_video_store
 from worker.engine import Engine
 from worker.settings import WorkerSettings
-from worker.task import WorkerContext, set_context
+from worker.task import CurrentExecution, WorkerContext, set_context
 from worker.webhooks import WebhookDeliverer, signed_video_link, start_deliverers
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,13 @@ def run_worker(settings: WorkerSettings) -> None:
     engine = Engine(settings)
     shutting_down = Event()
     model = find_model(settings.model)
-    set_context(WorkerContext(name, store, queue, videos, model, Estimator(redis), engine, shutting_down))
-    upkeep = Upkeep(store, queue, Retention(store, videos, settings), settings.max_attempts)
+    current = CurrentExecution()
+    set_context(WorkerContext(name, store, queue, videos, model, Estimator(redis), engine, shutting_down, current))
+
+    def is_given_up(execution: str) -> bool:
+        return execution.startswith(f"{name}/") and execution != current.owner
+
+    upkeep = Upkeep(store, queue, Retention(store, videos, settings), settings.max_attempts, is_given_up)
     deliverer = WebhookDeliverer(store, settings, signed_video_link(redis, settings.link_seconds))
     store.beat(name, timedelta(seconds=settings.lost_after_seconds))
     Thread(target=_beat, args=(store, name, settings, shutting_down), daemon=True).start()

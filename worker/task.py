@@ -33,6 +33,14 @@ class WorkerContext:
     estimator: Estimator
     engine: Engine
     shutting_down: Event
+    current: "CurrentExecution"
+
+
+@dataclass
+class CurrentExecution:
+    """The execution this worker is at, for the thread that looks for lost ones."""
+
+    owner: str | None = None
 
 
 _context: WorkerContext | None = None
@@ -48,12 +56,15 @@ def run_job(job_id: str) -> None:
     """Claim a job and bring it to an end; called by RQ."""
     assert _context is not None, "set_context was not called"
     execution = secrets.token_hex(8)
+    _context.current.owner = f"{_context.name}/{execution}"
     try:
         if not _context.store.claim(job_id, execution, _context.name):
             return
         _Execution(_context, _context.store.get(job_id)).run()
     except JobNotFound:
         logger.info("job %s was deleted before it ran", job_id)
+    finally:
+        _context.current.owner = None
 
 
 class _Execution:

@@ -54,7 +54,12 @@ def list_keys(data_dir: DataDir = _DATA_DIR) -> None:
     from ripple_core.contract.keys import ApiKeys
 
     with _redis(data_dir) as redis:
-        keys = ApiKeys(redis).list()
+        keys, in_use = ApiKeys(redis).list(), ApiKeys(redis).in_use()
+    if not keys and in_use:
+        console.print(
+            "All keys are revoked: nobody is served until there is a new one. `ripple keys abolish` ends this."
+        )
+        return
     if not keys:
         console.print("There are no keys: the API needs none on loopback, and does not start elsewhere.")
         return
@@ -79,6 +84,18 @@ def revoke(
     with _redis(data_dir) as redis:
         ApiKeys(redis).revoke(key_id)
     console.print(f"{key_id} is revoked.")
+
+
+@keys_app.command()
+@one_line_errors
+def abolish(data_dir: DataDir = _DATA_DIR) -> None:
+    """Revoke all keys and serve loopback without any again; jobs of all keys are then everybody's."""
+    from ripple_core.cli.show import console
+    from ripple_core.contract.keys import ApiKeys
+
+    with _redis(data_dir) as redis:
+        ApiKeys(redis).abolish()
+    console.print("No key is needed on loopback any more; beyond it the API does not start.")
 
 
 @keys_app.command()

@@ -16,6 +16,9 @@ from ripple_core.contract.store import PREFIX
 _RATE_LIMIT = re.compile(r"[1-9]\d*/(second|minute|hour|day)", re.ASCII)
 # Hash: digest of the token -> the key as JSON.
 API_KEYS = f"{PREFIX}api_keys"
+# There from the first key on, the last one's revocation included: who replaces a key that leaked must not let
+# everybody in meanwhile.
+KEYS_IN_USE = f"{PREFIX}keys_in_use"
 
 
 class ApiKey(BaseModel):
@@ -57,7 +60,10 @@ class ApiKeys:
             rate_limit=rate_limit,
             max_active_jobs=max_active_jobs,
         )
-        self._redis.hset(API_KEYS, digest(token), key.model_dump_json())
+        pipeline = self._redis.pipeline()
+        pipeline.set(KEYS_IN_USE, 1)
+        pipeline.hset(API_KEYS, digest(token), key.model_dump_json())
+        pipeline.execute()
         return key, token
 
     def list(self) -> list[ApiKey]:
@@ -88,8 +94,16 @@ class ApiKeys:
                 self._redis.hdel(API_KEYS, kept)
 
     def any_exist(self) -> bool:
-        """Whether keys are in use."""
+        """Whether anybody could be served who needs a key."""
         return bool(self._redis.exists(API_KEYS))
+
+    def in_use(self) -> bool:
+        """Whether requests need a key, on loopback too: since the first one was made."""
+        return bool(self._redis.exists(KEYS_IN_USE))
+
+    def abolish(self) -> None:
+        """Revoke all keys and need none on loopback any more: all jobs are then everybody's."""
+        self._redis.delete(API_KEYS, KEYS_IN_USE)
 
 
 def digest(token: str) -> str:

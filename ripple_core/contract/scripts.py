@@ -133,11 +133,13 @@ return {rank, tostring(seconds), unknown, redis.call('ZCOUNT', prefix .. 'worker
 """
 )
 
-# KEYS: idempotency key. ARGV: prefix, owner, number of jobs, their milliseconds, most queued jobs, most queued
-# milliseconds, most active jobs of the owner or 0, fingerprint or "", id of the job, lifetime of the idempotency key,
-# then commands, each as its number of words and its words.
+# KEYS: idempotency key, lists of messages by priority. ARGV: prefix, owner, number of jobs, their milliseconds, most
+# queued jobs, most queued milliseconds, most active jobs of the owner or 0, fingerprint or "", id of the job, lifetime
+# of the idempotency key, then commands, each as its number of words and its words.
 SUBMIT = """
 local prefix, owner = ARGV[1], ARGV[2]
+-- Sent again after a lost answer.
+if redis.call('EXISTS', prefix .. 'job:' .. ARGV[9]) == 1 then return {'ok', ARGV[9]} end
 local count, work, most_jobs, most_work, most_active =
   tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 if ARGV[8] ~= '' then
@@ -149,7 +151,11 @@ if ARGV[8] ~= '' then
 end
 local queued = redis.call('ZCARD', prefix .. 'queue')
 local queued_work = tonumber(redis.call('GET', prefix .. 'queued_ms') or 0)
-if queued + count > most_jobs then return {'full', queued, queued_work} end
+-- Cancelled jobs wait no longer, but their messages stay until a worker drops them.
+local messages = 0
+for at = 2, #KEYS do messages = messages + redis.call('LLEN', KEYS[at]) end
+local full = queued + count > most_jobs or messages + count > 2 * most_jobs
+if full then return {'full', queued, queued_work} end
 -- A job that is longer than the bound all by itself may still run when nothing waits.
 if queued > 0 and queued_work + work > most_work then return {'full', queued, queued_work} end
 if most_active > 0 then

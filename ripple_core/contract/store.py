@@ -15,6 +15,7 @@ Keys, all under `ripple:`:
     webhooks                      sorted set: ids of ended jobs whose webhook is due, by time
     webhook_secrets               hash: what signs the webhooks of an API key
     api_keys                      hash: digests of the tokens and their keys
+    keys_in_use                   there from the first key on
     signing_secret                what signs links to files
     serving                       sorted set: ids whose files are being sent, until when
     retention                     there while a round of retention began less than a minute ago
@@ -126,8 +127,13 @@ class JobStore:
 
     def claim(self, job_id: str, execution: str, worker: str) -> bool:
         """queued -> running for this execution of this worker, one attempt more; False when someone else was faster."""
-        fields = {"started_at": utc_now().isoformat(), "execution": f"{worker}/{execution}"}
-        return self._transition(job_id, (JobStatus.QUEUED,), JobStatus.RUNNING, fields)
+        owner = f"{worker}/{execution}"
+        fields = {"started_at": utc_now().isoformat(), "execution": owner}
+        if self._transition(job_id, (JobStatus.QUEUED,), JobStatus.RUNNING, fields):
+            return True
+        # When the answer got lost, the client has asked twice, and it was this execution itself that was faster.
+        record = self.get(job_id)
+        return record.status == JobStatus.RUNNING and record.execution == owner
 
     def set_progress(self, job_id: str, owner: str, progress: Progress) -> bool:
         """Record progress; False when the job was cancelled or now belongs to another execution."""

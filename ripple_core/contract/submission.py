@@ -87,7 +87,8 @@ class Submissions:
             *self._commands(records),
         ]
         # Without a key the script reads nothing there.
-        answer = self._script(keys=[key.redis_key if key else f"{PREFIX}idempotency:"], args=arguments)
+        keys = [key.redis_key if key else f"{PREFIX}idempotency:", *(queue.key for queue in self._queue.in_order)]
+        answer = self._script(keys=keys, args=arguments)
         outcome = answer[0].decode()
         if outcome == "conflict":
             raise IdempotencyConflict(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from ripple_core.contract.errors import JobNotFound, StorageUnavailable, WorkerLost
@@ -17,13 +18,30 @@ _SETTLE = timedelta(seconds=10)
 
 
 class Upkeep:
-    """Returns jobs of dead workers to the queue, re-sends queued jobs whose message got lost, and sees to retention."""
+    """Returns lost jobs to the queue, re-sends queued jobs whose message got lost, and sees to retention.
 
-    def __init__(self, store: JobStore, queue: JobQueue, retention: Retention, max_attempts: int) -> None:
+    Args:
+        store: of the records.
+        queue: of the messages.
+        retention: run once a minute.
+        max_attempts: starts of a job after which it fails instead.
+        is_given_up: whether an execution is one that this very worker, though it lives, is no longer at: an outage of
+            Redis may have cut it off.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        queue: JobQueue,
+        retention: Retention,
+        max_attempts: int,
+        is_given_up: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._store = store
         self._queue = queue
         self._retention = retention
         self._max_attempts = max_attempts
+        self._is_given_up = is_given_up
 
     def run(self) -> None:
         """One round; every change is a compare-and-set, so that rounds of several workers do not collide."""
@@ -42,7 +60,7 @@ class Upkeep:
         for job_id in self._store.ids(JobStatus.RUNNING):
             try:
                 record = self._store.get(job_id)
-                if record.execution is None or record.execution.rpartition("/")[0] in live:
+                if record.execution is None or not self._is_lost(record.execution, live):
                     continue
                 if record.attempts >= self._max_attempts:
                     message = f"The worker died {record.attempts} times while it ran this job."
@@ -52,6 +70,9 @@ class Upkeep:
                     self._queue.send(job_id, record.priority)
             except JobNotFound:
                 continue
+
+    def _is_lost(self, execution: str, live: set[str]) -> bool:
+        return execution.rpartition("/")[0] not in live or self._is_given_up(execution)
 
     def _resend_queued(self) -> None:
         queued = self._store.ids(JobStatus.QUEUED)

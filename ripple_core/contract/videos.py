@@ -150,17 +150,22 @@ class LocalVideoStore:
         """What is kept, job by job."""
         files: dict[str, list[os.stat_result]] = {}
         with storage_errors(self.folder):
-            for path in self.folder.glob("[!.]*/*"):
-                # Others delete at the same time.
-                with suppress(FileNotFoundError):
-                    if path.parent != self._images:
-                        files.setdefault(path.parent.name, []).append(path.stat())
-                    elif path.suffix == ".png":
-                        files.setdefault(path.stem, []).append(path.stat())
+            for folder in self.folder.glob("[!.]*"):
+                # Others delete folders and files at the same time.
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    for path in folder.iterdir():
+                        self._add(path, files)
         return [
             StoredFiles(job_id, sum(file.st_size for file in found), max(file.st_mtime for file in found))
             for job_id, found in files.items()
         ]
+
+    def _add(self, path: Path, files: dict[str, list[os.stat_result]]) -> None:
+        if path.parent != self._images:
+            files.setdefault(path.parent.name, []).append(path.stat())
+        elif path.suffix == ".png":
+            with suppress(FileNotFoundError):
+                files.setdefault(path.stem, []).append(path.stat())
 
     def remove_abandoned(self) -> None:
         """Remove what dead writers left."""

@@ -128,7 +128,9 @@ def host_and_port(url: httpx.URL) -> tuple[str, int]:
 
 
 def _problem_of_form(url: httpx.URL, allow_list: AllowList) -> str | None:
-    if url.scheme not in _DEFAULT_PORTS or not url.host:
+    # Not url.host: that turns names back from ASCII, which not every name can be.
+    host = url.raw_host.decode("ascii")
+    if url.scheme not in _DEFAULT_PORTS or not host:
         return "it must begin with https:// and a host"
     if url.userinfo:
         return "it must not contain a user name or password; the signature tells who sends"
@@ -136,9 +138,9 @@ def _problem_of_form(url: httpx.URL, allow_list: AllowList) -> str | None:
         return "it must not contain a #fragment, which is never sent"
     if url.port is not None and not 1 <= url.port <= 65535:
         return f"port {url.port} does not exist; ports are 1 to 65535"
-    if url.scheme == "http" and not allow_list.names_host(url.raw_host.decode("ascii")):
+    if url.scheme == "http" and not allow_list.names_host(host):
         return (
-            f"http:// is for hosts in RIPPLE_WEBHOOK_ALLOW only, and {url.host} is not listed there; use https://, "
+            f"http:// is for hosts in RIPPLE_WEBHOOK_ALLOW only, and {host} is not listed there; use https://, "
             "or ask the operator to list it"
         )
     return None

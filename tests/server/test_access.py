@@ -141,6 +141,15 @@ def test_a_revoked_key_is_refused_at_once(guarded: Guarded) -> None:
         assert mine.get("/jobs").json()["code"] == "invalid_api_key"
 
 
+def test_while_a_key_is_being_replaced_nobody_is_let_in(guarded: Guarded) -> None:
+    client = guarded.api.client
+    for key in guarded.keys.list():
+        guarded.keys.revoke(key.id)
+    assert client.get("/jobs").json()["code"] == "unauthorized"
+    guarded.keys.abolish()
+    assert client.get("/jobs").status_code == 200
+
+
 def test_a_key_has_so_many_active_jobs_and_no_more(guarded: Guarded) -> None:
     with guarded.client(max_active_jobs=2) as mine, guarded.client() as yours:
         jobs = [mine.post("/generate", json={"prompt": "x"}).json() for _ in range(2)]

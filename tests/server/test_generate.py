@@ -1,5 +1,6 @@
 """POST /generate and what it refuses."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +174,26 @@ def test_a_form_says_the_same_as_json(api: Any, form: dict[str, str], multipart:
 def test_a_wrong_field_of_a_form_is_named(api: Any, form: dict[str, Any], field: str) -> None:
     answer = api.client.post("/generate", files=form)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field), answer.text
+
+
+def test_a_body_of_a_million_wrong_fields_is_refused_in_a_few_words(api: Any) -> None:
+    body = json.dumps({f"a{number}": 1 for number in range(1_000_000)})
+    answer = api.client.post("/generate", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body")
+    few = api.client.post("/generate", json={"prompt": "x"} | {f"a{number}": 1 for number in range(5000)})
+    assert (few.status_code, len(few.json()["errors"])) == (422, 50)
+
+
+@pytest.mark.parametrize("name", [".".join("a" * 3000), "loras[" + "9" * 5000 + "][name]", "a" * 3000], ids=len)
+def test_a_name_without_end_is_no_field(api: Any, name: str) -> None:
+    answer = api.client.post("/generate", data={"prompt": "x", name: "1"})
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("url", ["https://xn--a.example.com/", "https://[::1", "https:///x", "https://\u0080.com/"])
+def test_a_webhook_of_no_host_is_refused(api: Any, url: str) -> None:
+    answer = api.client.post("/generate", json={"prompt": "x", "webhook": {"url": url}})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "webhook.url")
 
 
 def test_all_wrong_fields_are_named_at_once(api: Any) -> None:

@@ -48,6 +48,13 @@ def test_a_jpeg_is_turned_upright() -> None:
     assert decoded(content).size == (8, 16)
 
 
+@given(st.binary(min_size=8, max_size=120))
+def test_an_exif_block_of_any_content_does_no_harm(block: bytes) -> None:
+    content = encoded(picture(8, 8), "JPEG", exif=b"Exif\0\0" + b"II*\0\x08\0\0\0" + block)
+    with suppress(InvalidRequest):
+        assert as_png(content, "image").startswith(b"\x89PNG")
+
+
 def test_nothing_but_pixels_goes_further() -> None:
     from PIL.PngImagePlugin import PngInfo
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from redis import RedisError
 from safetensors.torch import save_file
 
 from ripple_core.contract.job import Progress
@@ -92,6 +93,17 @@ def test_a_killed_child_fails_its_job_only(engine: Engine, tmp_path: Path, stage
     assert answer.error.code == "worker_lost"
     assert "-9" in answer.error.message
     assert isinstance(run(engine, job(tmp_path))[0], Finished)
+
+
+def test_a_job_that_nobody_follows_any_more_does_not_answer_for_the_next(engine: Engine, tmp_path: Path) -> None:
+    def lose_the_store(_: Progress) -> None:
+        raise RedisError("Redis is away")
+
+    with pytest.raises(RedisError):
+        engine.run(job(tmp_path, num_inference_steps=50), lose_the_store, lambda: False)
+    answer, seen = run(engine, job(tmp_path))
+    assert isinstance(answer, Finished)
+    assert [progress.step for progress in seen if progress.stage == "denoise"] == [0, 1, 2, 3, 4]
 
 
 def test_a_model_that_cannot_be_loaded_fails_the_job_and_can_be_mended(

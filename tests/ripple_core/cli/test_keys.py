@@ -44,6 +44,8 @@ def test_a_key_is_made_listed_and_revoked(keys: Any, own_redis: Any) -> None:
     assert "10/minute" in listed
     assert made["key"] not in listed
     assert keys("revoke", made["id"]).returncode == 0
+    assert "All keys are revoked" in keys("list").stdout
+    assert keys("abolish").returncode == 0
     assert "There are no keys" in keys("list").stdout
 
 

@@ -72,6 +72,12 @@ def test_only_one_of_many_claims_wins(store: JobStore) -> None:
     assert sum(wins) == 1
 
 
+def test_a_claim_that_was_sent_twice_because_its_answer_got_lost_still_holds(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    assert store.claim(job_id, "e1", "w")
+    assert (store.get(job_id).execution, store.get(job_id).attempts) == (owner, 1)
+
+
 @pytest.mark.parametrize("end", [status for status in JobStatus if status.is_terminal])
 def test_a_terminal_status_never_changes(store: JobStore, end: JobStatus) -> None:
     job_id, owner = claimed(store)
@@ -204,6 +210,15 @@ class TestUpkeep:
         store.beat("alive", timedelta(seconds=30))
         upkeep.run()
         assert store.get(job_id).status == JobStatus.RUNNING
+
+    def test_a_job_that_its_worker_is_no_longer_at_returns_though_the_worker_lives(
+        self, store: JobStore, tmp_path: Path
+    ) -> None:
+        job_id, owner = claimed(store, "alive")
+        store.beat("alive", timedelta(seconds=30))
+        retention = Retention(store, LocalVideoStore(tmp_path), SharedSettings())
+        Upkeep(store, JobQueue(store.redis), retention, 2, is_given_up=lambda execution: execution == owner).run()
+        assert store.get(job_id).status == JobStatus.QUEUED
 
     def test_a_queued_job_without_a_message_is_sent_again(self, store: JobStore, upkeep: Upkeep) -> None:
         job_id = add(store)

@@ -106,6 +106,21 @@ def test_racing_submissions_never_exceed_the_bound(door: Door) -> None:
     assert door.queue.waiting() == set(accepted)
 
 
+def test_a_submission_that_was_sent_twice_because_its_answer_got_lost_counts_once(door: Door) -> None:
+    record = new_record(estimated_s=2)
+    assert door.submit(record) == door.submit(record) == record.id
+    assert door.store.queued_work() == (1, 2000)
+    assert door.queue.num_messages() == 1
+
+
+def test_messages_of_cancelled_jobs_are_bounded_too(door: Door) -> None:
+    """While no worker is free to drop them."""
+    for _ in range(6):
+        door.store.request_cancel(door.submit())
+    with pytest.raises(QueueFull):
+        door.submit()
+
+
 def test_a_keys_quota_counts_what_waits_and_what_runs_and_nobody_elses(door: Door) -> None:
     first = door.submit(owner="a", max_active=2)
     owner = door.start(first)
