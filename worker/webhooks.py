@@ -69,7 +69,7 @@ class WebhookDeliverer:
     ) -> None:
         self._store = store
         self._outbox = WebhookOutbox(store.redis)
-        self._public_url = (settings.public_url or "").rstrip("/")
+        self._link_base = settings.link_base
         self._video_link = video_link
         self._poster = Poster(AllowList.of(settings.webhook_allow), timeout_seconds, resolver)
 
@@ -100,8 +100,8 @@ class WebhookDeliverer:
         metrics = record.metrics
         has_video = record.status == JobStatus.SUCCEEDED
         links = WebhookLinks(
-            job=f"{self._public_url}/jobs/{record.id}",
-            video=f"{self._public_url}{self._video_link(record)}" if has_video else None,
+            job=f"{self._link_base}/jobs/{record.id}",
+            video=f"{self._link_base}{self._video_link(record)}" if has_video else None,
         )
         data = WebhookData(
             **{name: getattr(record, name) for name in ("id", "status", "created_at", "finished_at", "error", "batch")},

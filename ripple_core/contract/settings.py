@@ -60,6 +60,11 @@ class SharedSettings(BaseSettings):
         return entries
 
     @property
+    def link_base(self) -> str:
+        """What links on this server begin with: its public address, or nothing where only their paths are known."""
+        return (self.public_url or "").rstrip("/")
+
+    @property
     def videos_dir(self) -> Path:
         """Folder of finished videos."""
         return self.data_dir / "videos"

@@ -197,10 +197,6 @@ class JobStore:
             pipeline.exists(_job_key(job_id))
         return {job_id for job_id, exists in zip(asked, pipeline.execute(), strict=True) if exists}
 
-    def active(self) -> set[str]:
-        """Ids of queued and running jobs."""
-        return {*self.ids(JobStatus.QUEUED), *self.ids(JobStatus.RUNNING)}
-
     def place(self, job_id: str) -> QueuePlace | None:
         """Where a job stands in the queue, or where one with the id "" would; None when it is not queued."""
         answer = self._place_script(keys=[f"{PREFIX}queue"], args=[PREFIX, job_id, _COUNTED_JOBS])

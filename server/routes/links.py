@@ -37,5 +37,4 @@ def create_link(
     service.require_video(record)
     expires_at = int(time.time()) + min(seconds or settings.link_seconds, settings.link_seconds)
     path = signed_video_path(service.signing_secret(), record.id, expires_at)
-    base = (settings.public_url or "").rstrip("/")
-    return SignedLink(url=f"{base}{path}", expires_at=datetime.fromtimestamp(expires_at, UTC))
+    return SignedLink(url=f"{settings.link_base}{path}", expires_at=datetime.fromtimestamp(expires_at, UTC))

@@ -16,7 +16,5 @@ router = APIRouter(tags=["models"])
 def list_models(service: Service) -> ModelList:
     """List what this server generates with, the defaults and the limits of each."""
     spec = service.model
-    hidden = {"source": spec.source, "architecture": spec.architecture}
     shown = {"modes": get_args(ReuseMode), "loras": service.loras, "max_work": spec.work_limit}
-    model = Model.model_validate(spec.model_dump() | hidden | shown)
-    return ModelList(models=[model])
+    return ModelList(models=[Model(**dict(spec) | shown)])

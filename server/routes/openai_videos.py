@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -37,26 +37,45 @@ _POLL_HEADER = "openai-poll-after-ms"
 _MIN_POLL_MS, _MAX_POLL_MS = 500, 10_000
 
 
+class Submitter:
+    """Submits for the caller of a request, and answers as both routes do that submit."""
+
+    def __init__(
+        self,
+        response: Response,
+        service: Service,
+        settings: Settings,
+        caller: CallerDep,
+        limit: SubmissionLimit,
+        idempotency_key: IdempotencyKeyHeader = None,
+    ) -> None:
+        response.headers.update(limit.headers)
+        self._service = service
+        self._video_ttl_seconds = settings.video_ttl_seconds
+        self._caller = caller
+        self._idempotency_key = idempotency_key
+
+    async def submit(
+        self, request: GenerateRequest, image: bytes | None = None, remixed_from: JobRecord | None = None
+    ) -> Video:
+        """Queue a job, and describe it."""
+        order = Order(request, self._caller, image, self._idempotency_key, remixed_from)
+        record = await run_in_threadpool(self._service.submit, order)
+        return Video.of(record, self._video_ttl_seconds)
+
+
+SubmitterDep = Annotated[Submitter, Depends(Submitter)]
+
+
 @router.post(
     "/videos",
     responses=responses(400, 403, 409, 410, 413, 415, 422, 429, openai=True),
     openapi_extra=body_of(VideoCreateRequest, "input_reference"),
 )
-async def create_video(
-    request: Request,
-    response: Response,
-    service: Service,
-    settings: Settings,
-    caller: CallerDep,
-    limit: SubmissionLimit,
-    idempotency_key: IdempotencyKeyHeader = None,
-) -> Video:
+async def create_video(request: Request, service: Service, submitter: SubmitterDep) -> Video:
     """Queue a job for a video."""
     body, image = await read_body(request, VideoCreateRequest, "input_reference")
-    generate = body.to_generate(service.find_model(body.model))
-    record = await run_in_threadpool(service.submit, Order(generate, caller, image, idempotency_key))
-    response.headers.update(limit.headers)
-    return Video.of(record, settings.video_ttl_seconds)
+    return await submitter.submit(body.to_generate(service.find_model(body.model)), image=image)
 
 
 @router.get("/videos", responses=responses(422, openai=True))
@@ -119,22 +138,10 @@ async def delete_video(record: OwnRecord, service: Service, redis: AsyncRedis) -
     responses=responses(400, 403, 404, 409, 410, 413, 415, 422, 429, openai=True),
     openapi_extra=body_of(RemixRequest),
 )
-async def remix_video(
-    request: Request,
-    record: OwnRecord,
-    response: Response,
-    service: Service,
-    settings: Settings,
-    caller: CallerDep,
-    limit: SubmissionLimit,
-    idempotency_key: IdempotencyKeyHeader = None,
-) -> Video:
+async def remix_video(request: Request, record: OwnRecord, submitter: SubmitterDep) -> Video:
     """Queue a job like another one with a new prompt: its settings, its seed and image are taken over."""
     body, _ = await read_body(request, RemixRequest)
-    order = Order(_remixed(record, body.prompt), caller, None, idempotency_key, remixed_from=record)
-    remix = await run_in_threadpool(service.submit, order)
-    response.headers.update(limit.headers)
-    return Video.of(remix, settings.video_ttl_seconds)
+    return await submitter.submit(_remixed(record, body.prompt), remixed_from=record)
 
 
 @router.get("/models", responses=responses(openai=True), tags=["OpenAI videos"])

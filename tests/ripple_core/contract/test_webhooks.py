@@ -6,27 +6,13 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from samples import REQUEST
 from standardwebhooks import Webhook as Signer
 
 from ripple_core.contract.errors import InvalidRequest
 from ripple_core.contract.job import JobRecord, Webhook, new_job_id, utc_now
-from ripple_core.contract.request import ResolvedRequest, ReuseSettings
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.webhooks import WebhookOutbox, check_webhook_url, webhook_secret
-
-REQUEST = ResolvedRequest(
-    prompt="a red circle",
-    negative_prompt="",
-    model="m",
-    width=64,
-    height=64,
-    num_frames=17,
-    fps=8,
-    num_inference_steps=4,
-    guidance_scale=3.0,
-    seed=1,
-    reuse=ReuseSettings(),
-)
 
 
 def resolver(*addresses: str) -> Any:
