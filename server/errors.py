@@ -69,6 +69,7 @@ _STATUS: dict[type[errors.RippleError], int] = {
     errors.VideoExpired: 410,
     StillStopping: 409,
     errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
     NotReady: 503,
 }
 # Starlette answers 400 only to bodies it cannot read.

@@ -17,10 +17,13 @@ RippleError
 │   ├── OutOfMemory
 │   ├── ModelLoadFailed
 │   ├── LoraLoadFailed
+│   ├── InvalidOutput   the frames are not numbers, or all of one colour
+│   ├── Stalled         a stage made no progress within its deadline
 │   └── WorkerLost      the process that ran the job died
 ├── GenerationCancelled
 ├── TargetOutOfReach    a calibration found no profile that meets its target
-├── StorageUnavailable  the video store cannot be reached, or is full; also an OSError
+├── StorageUnavailable  the video store cannot be reached; also an OSError
+│   └── StorageFull         there is no room left in it
 └── DataFolderInUse     another `ripple up` runs on the same data folder
 """
 
@@ -153,6 +156,18 @@ class LoraLoadFailed(GenerationFailed):
     code = "lora_load_failed"
 
 
+class InvalidOutput(GenerationFailed):
+    """The frames are not numbers, or all of one colour."""
+
+    code = "invalid_output"
+
+
+class Stalled(GenerationFailed):
+    """A stage made no progress within its deadline."""
+
+    code = "stalled"
+
+
 class WorkerLost(GenerationFailed):
     """The process that ran the job died."""
 
@@ -166,12 +181,22 @@ class GenerationCancelled(RippleError):
 
 
 class StorageUnavailable(RippleError, OSError):
-    """The video store cannot be reached, or is full."""
+    """The video store cannot be reached."""
 
     code = "storage_unavailable"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The video store cannot be used at the moment ({reason}); try again later.")
+
+
+class StorageFull(StorageUnavailable):
+    """There is no room left in the video store."""
+
+    code = "storage_full"
+
+    def __init__(self, reason: str = "no space left") -> None:
+        # Not StorageUnavailable's own message.
+        RippleError.__init__(self, f"There is no room left for the video ({reason}); delete videos or add storage.")
 
 
 class DataFolderInUse(RippleError):

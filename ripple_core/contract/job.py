@@ -35,7 +35,9 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
 }
 
-Stage = Literal["queued", "load", "text_encode", "denoise", "vae_decode", "mp4_encode", "quality_check", "done"]
+Stage = Literal[
+    "queued", "load", "text_encode", "denoise", "vae_decode", "quality_check", "mp4_encode", "store", "done"
+]
 
 
 class Progress(BaseModel):

@@ -15,6 +15,7 @@ class LatencySeconds(BaseModel):
     vae_decode: float = Field(0.0, description="Latents to frames.")
     mp4_encode: float = Field(0.0, description="Frames to the file, whatever its format, and its pictures.")
     quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")
+    store: float = Field(0.0, description="The files on their way into the video store.")
     total: float = Field(0.0, description="From acceptance to the finished file.")
 
 
@@ -103,6 +104,13 @@ class QualityMetrics(BaseModel):
     dense_denoise_s: float = Field(description="Seconds of the twin's denoising, to compare with `latency_s.denoise`.")
 
 
+class Retry(BaseModel):
+    """A second try within the same attempt, and what was changed for it."""
+
+    reason: Literal["invalid_output", "out_of_memory"] = Field(description="Why the first try did not count.")
+    remedy: Literal["dense_attention", "vae_tiling", "unloaded_models"] = Field(description="What was changed.")
+
+
 class JobMetrics(BaseModel):
     """Everything measured of one job."""
 
@@ -113,3 +121,5 @@ class JobMetrics(BaseModel):
     device: DeviceMetrics = Field(description="Where it ran.")
     output: OutputMetrics = Field(description="What came out.")
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
+    batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
+    retries: list[Retry] = Field([], description="Second tries within the attempt that succeeded.")
