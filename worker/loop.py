@@ -79,7 +79,7 @@ def run_worker(settings: WorkerSettings) -> None:
     Thread(target=_keep_up, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()
     start_deliverers(deliverer, shutting_down)
     engine.start()
-    worker = _RippleWorker(queue.in_order, name=name, connection=redis, serializer=JSONSerializer)
+    worker = _RippleWorker(queue.of([model.id]), name=name, connection=redis, serializer=JSONSerializer)
     worker.shutting_down = shutting_down
     try:
         # RQ tells of every job and poll at INFO; we tell of jobs ourselves.

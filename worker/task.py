@@ -112,7 +112,7 @@ class _Execution:
                 store.add_totals({"jobs_cancelled": 1})
         elif store.return_to_queue(job_id, self._owner):
             # Stopped because this worker shuts down: another one, or this one's next start, takes the job.
-            self._context.queue.send(job_id, self._record.priority)
+            self._context.queue.send(job_id, self._record.request.model, self._record.priority)
 
     def _progress(self, progress: Progress) -> None:
         if not self._context.store.set_progress(self._record.id, self._owner, progress):

@@ -1,6 +1,8 @@
-"""The RQ queues between server and workers, one for each priority; they carry job ids and nothing else."""
+"""The RQ queues between server and workers, one for each priority of each model; they carry job ids only."""
 
 import secrets
+from collections.abc import Iterable
+from typing import Any, get_args
 
 from redis import Redis
 from redis.client import Pipeline
@@ -11,29 +13,41 @@ from rq.serializers import JSONSerializer
 from ripple_core.contract.request import Priority
 
 # In the order in which workers take from them.
-QUEUE_NAMES: dict[Priority, str] = {"high": "ripple-high", "normal": "ripple", "low": "ripple-low"}
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 # By import path, so that the server never imports the worker.
 TASK = "worker.task.run_job"
+# RQ's set of the keys of all queues there have ever been, and what the keys of ours begin with.
+QUEUE_KEYS = Queue.redis_queues_keys
+KEY_PREFIX = f"{Queue.redis_queue_namespace_prefix}ripple-"
 _NO_TIMEOUT = -1
 _KEEP_SECONDS = 3600
+
+
+def queue_name(model_id: str, priority: Priority) -> str:
+    """RQ's name of the queue."""
+    return f"ripple-{priority}:{model_id}"
 
 
 class JobQueue:
     """Sends job ids to the workers."""
 
     def __init__(self, redis: Redis) -> None:
-        # JSON, not pickle: whoever can write to Redis must not be able to run code in a worker.
-        self._queues = {
-            priority: Queue(name, connection=redis, serializer=JSONSerializer) for priority, name in QUEUE_NAMES.items()
-        }
+        self._redis: Any = redis
 
-    @property
-    def in_order(self) -> list[Queue]:
-        """RQ's queues, the most urgent first."""
-        return list(self._queues.values())
+    def of(self, model_ids: Iterable[str]) -> list[Queue]:
+        """RQ's queues of these models: the most urgent first, and within a priority in the order given."""
+        ids = list(model_ids)
+        return [self._queue(model_id, priority) for priority in PRIORITIES for model_id in ids]
 
-    def send(self, job_id: str, priority: Priority, pipeline: Pipeline | None = None) -> None:
-        """Append the job, as part of a transaction if one is given."""
+    def send(
+        self,
+        job_id: str,
+        model_id: str,
+        priority: Priority,
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,
+    ) -> None:
+        """Append the job to its model's queue or put it at the front, as part of a transaction if one is given."""
         message = Queue.prepare_data(
             TASK,
             args=(job_id,),
@@ -43,18 +57,53 @@ class JobQueue:
             description="video",
             # So that the list of messages alone says which jobs wait; a job may be sent more than once.
             job_id=f"{job_id}-{secrets.token_hex(4)}",
+            at_front=at_front,
         )
         # Not enqueue(): that one opens a transaction of its own inside the caller's.
-        self._queues[priority].enqueue_many([message], pipeline=pipeline)
+        self._queue(model_id, priority).enqueue_many([message], pipeline=pipeline)
 
     def num_messages(self) -> int:
         """Messages that no worker has taken yet."""
-        return sum(queue.count for queue in self._queues.values())
+        return sum(self.num_messages_by_queue().values())
+
+    def num_messages_by_queue(self) -> dict[str, int]:
+        """The same by name of the queue, of all there have ever been, e.g. {"ripple-high:some/model": 2}."""
+        keys = self._keys()
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.llen(key)
+        names = [key.removeprefix(Queue.redis_queue_namespace_prefix) for key in keys]
+        return dict(zip(names, pipeline.execute(), strict=True))
 
     def waiting(self) -> set[str]:
         """Job ids that some worker will still receive."""
-        found: set[str] = set()
-        for queue in self._queues.values():
-            taken = IntermediateQueue(queue.key, queue.connection).get_job_ids()
-            found |= {message_id.rpartition("-")[0] for message_id in (*queue.job_ids, *taken)}
-        return found
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in self._keys():
+            # In this order a message that moves meanwhile is seen twice, not missed.
+            pipeline.lrange(key, 0, -1)
+            pipeline.lrange(IntermediateQueue.get_intermediate_queue_key(key), 0, -1)
+        return {_job_id(message_id) for message_ids in pipeline.execute() for message_id in message_ids}
+
+    def _queue(self, model_id: str, priority: Priority) -> Queue:
+        # JSON, not pickle: whoever can write to Redis must not be able to run code in a worker.
+        return Queue(queue_name(model_id, priority), connection=self._redis, serializer=JSONSerializer)
+
+    def _keys(self) -> list[str]:
+        keys = (key.decode() for key in self._redis.smembers(QUEUE_KEYS))
+        return sorted(key for key in keys if key.startswith(KEY_PREFIX))
+
+
+def oldest_age_s(queue: Queue, now: float) -> float | None:
+    """Seconds since the job at the head of a queue was accepted, None when the queue is empty.
+
+    Args:
+        queue: one of `JobQueue.of`.
+        now: seconds since 1970.
+    """
+    head = queue.get_job_ids(0, 1)
+    # A job's id begins with its creation time in milliseconds, see `job.new_job_id`.
+    return now - int(head[0][:12], 16) / 1000 if head else None
+
+
+def _job_id(message_id: bytes) -> str:
+    return message_id.decode().rpartition("-")[0]

@@ -133,9 +133,10 @@ return {rank, tostring(seconds), unknown, redis.call('ZCOUNT', prefix .. 'worker
 """
 )
 
-# KEYS: idempotency key, lists of messages by priority. ARGV: prefix, owner, number of jobs, their milliseconds, most
+# KEYS: idempotency key, RQ's set of keys of queues. ARGV: prefix, owner, number of jobs, their milliseconds, most
 # queued jobs, most queued milliseconds, most active jobs of the owner or 0, fingerprint or "", id of the job, lifetime
-# of the idempotency key, then commands, each as its number of words and its words.
+# of the idempotency key, what the keys of our queues begin with, then commands, each as its number of words and its
+# words.
 SUBMIT = """
 local prefix, owner = ARGV[1], ARGV[2]
 -- Sent again after a lost answer.
@@ -153,7 +154,9 @@ local queued = redis.call('ZCARD', prefix .. 'queue')
 local queued_work = tonumber(redis.call('GET', prefix .. 'queued_ms') or 0)
 -- Cancelled jobs wait no longer, but their messages stay until a worker drops them.
 local messages = 0
-for at = 2, #KEYS do messages = messages + redis.call('LLEN', KEYS[at]) end
+for _, queue in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  if string.sub(queue, 1, #ARGV[11]) == ARGV[11] then messages = messages + redis.call('LLEN', queue) end
+end
 local full = queued + count > most_jobs or messages + count > 2 * most_jobs
 if full then return {'full', queued, queued_work} end
 -- A job that is longer than the bound all by itself may still run when nothing waits.
@@ -163,7 +166,7 @@ if most_active > 0 then
   local active = redis.call('ZCARD', own .. 'queued') + redis.call('ZCARD', own .. 'running')
   if active + count > most_active then return {'quota', active} end
 end
-local at = 11
+local at = 12
 while at <= #ARGV do
   local words = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + words))

@@ -11,7 +11,7 @@ from redis import Redis
 from ripple_core.contract import scripts
 from ripple_core.contract.errors import IdempotencyConflict, QueueFull, TooManyActiveJobs
 from ripple_core.contract.job import JobRecord
-from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.queue import KEY_PREFIX, QUEUE_KEYS, JobQueue
 from ripple_core.contract.store import PREFIX, JobStore, milliseconds
 
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -83,11 +83,11 @@ class Submissions:
         arguments = [
             *(PREFIX, first.owner or "", len(records), work),
             *(self._max_queued_jobs, milliseconds(self._max_queued_seconds), max_active or 0),
-            *(key.fingerprint if key else "", first.id, IDEMPOTENCY_SECONDS),
+            *(key.fingerprint if key else "", first.id, IDEMPOTENCY_SECONDS, KEY_PREFIX),
             *self._commands(records),
         ]
         # Without a key the script reads nothing there.
-        keys = [key.redis_key if key else f"{PREFIX}idempotency:", *(queue.key for queue in self._queue.in_order)]
+        keys = [key.redis_key if key else f"{PREFIX}idempotency:", QUEUE_KEYS]
         answer = self._script(keys=keys, args=arguments)
         outcome = answer[0].decode()
         if outcome == "conflict":
@@ -109,7 +109,7 @@ class Submissions:
         pipeline = self._redis.pipeline()
         for record in records:
             self._store.add(record, pipeline)
-            self._queue.send(record.id, record.priority, pipeline)
+            self._queue.send(record.id, record.request.model, record.priority, pipeline)
         for words, _ in pipeline.command_stack:
             yield len(words)
             yield from words

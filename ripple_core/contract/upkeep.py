@@ -67,7 +67,7 @@ class Upkeep:
                     self._store.fail(job_id, record.execution, JobError(code=WorkerLost.code, message=message))
                 elif self._store.return_to_queue(job_id, record.execution):
                     logger.warning("job %s goes back to the queue: its worker is gone", job_id)
-                    self._queue.send(job_id, record.priority)
+                    self._queue.send(job_id, record.request.model, record.priority)
             except JobNotFound:
                 continue
 
@@ -83,6 +83,6 @@ class Upkeep:
                 record = self._store.get(job_id)
                 if utc_now() - record.created_at > _SETTLE:
                     logger.warning("job %s was not in the queue and is sent again", job_id)
-                    self._queue.send(job_id, record.priority)
+                    self._queue.send(job_id, record.request.model, record.priority)
             except JobNotFound:
                 continue

@@ -177,7 +177,7 @@ def test_record_and_message_are_one_transaction(store: JobStore) -> None:
     record = JobRecord(id=new_job_id(), created_at=utc_now(), request=REQUEST)
     pipeline = store.redis.pipeline()
     store.add(record, pipeline)
-    queue.send(record.id, record.priority, pipeline)
+    queue.send(record.id, record.request.model, record.priority, pipeline)
     assert store.redis.keys("*") == []
     pipeline.execute()
     assert store.get(record.id).status == JobStatus.QUEUED

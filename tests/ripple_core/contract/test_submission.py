@@ -47,7 +47,7 @@ def test_record_and_message_appear_together(door: Door) -> None:
     assert door.submit(record) == record.id
     assert door.store.get(record.id) == record
     assert door.queue.waiting() == {record.id}
-    assert door.queue.in_order[0].count == 1
+    assert [queue.count for queue in door.queue.of([REQUEST.model])] == [1, 0, 0]
     assert door.store.queued_work() == (1, 2500)
 
 
