@@ -1,7 +1,9 @@
 """A request and what a job of it took, for tests in which no worker runs."""
 
+from ripple_core.contract.job import JobError, utc_now
 from ripple_core.contract.metrics import AttentionMetrics, DeviceMetrics, JobMetrics, LatencySeconds, OutputMetrics
 from ripple_core.contract.request import ResolvedRequest, ReuseSettings
+from ripple_core.contract.workers import WorkerInfo, WorkerState
 
 REQUEST = ResolvedRequest(
     prompt="a red circle",
@@ -33,3 +35,20 @@ METRICS = JobMetrics(
     device=DeviceMetrics(name="cpu", dtype="float32", peak_memory_bytes=1),
     output=OutputMetrics(frames=17, fps=8, width=64, height=64, duration_s=2.125, bytes=10, sha256="x"),
 )
+FAILURE = JobError(code="worker_lost", message="The process that generates videos ended with exit code -9.")
+
+
+def worker_info(
+    name: str, state: WorkerState = "idle", models: tuple[str, ...] = (), loaded: tuple[str, ...] = ()
+) -> WorkerInfo:
+    """What a worker might tell of itself."""
+    return WorkerInfo(
+        name=name,
+        host="host",
+        pid=1,
+        device="cpu",
+        state=state,
+        started_at=utc_now(),
+        models=list(models),
+        loaded=list(loaded),
+    )

@@ -3,6 +3,7 @@
 RippleError
 ├── InvalidRequest      one or more fields are wrong; carries every Violation
 ├── UnknownModel        the model is not a built-in, a catalogue name or a pipeline folder
+│   └── ModelsFileInvalid   the file of models is wrong; names file, model and field
 ├── UnknownApiKey       there is no API key of this id
 ├── JobNotFound
 │   └── JobExpired      the job's record was kept for its time and then deleted
@@ -61,6 +62,12 @@ class UnknownModel(RippleError):
     """The model is not known here."""
 
     code = "unknown_model"
+
+
+class ModelsFileInvalid(UnknownModel):
+    """The file of models is wrong; the message names file, model and field."""
+
+    code = "models_file_invalid"
 
 
 class UnknownApiKey(RippleError):

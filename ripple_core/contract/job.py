@@ -29,7 +29,7 @@ class JobStatus(StrEnum):
         return self not in TRANSITIONS
 
 
-# running -> queued is the return of a job whose worker died.
+# running -> queued is the return of a job whose worker died, or hands it back.
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
@@ -107,10 +107,18 @@ class JobRecord(BaseModel):
     # Seconds on a worker, as expected at submission; none where no job like it has finished yet.
     estimated_s: float | None = None
     webhook: Webhook | None = None
-    # Which execution owns a running job, how often it was started, and whether it should stop.
+    # "worker/token" of the execution that owns a running job, or that ended it.
     execution: str | None = None
+    # Starts, those not counted after which the worker handed the job back in good order.
     attempts: int = 0
+    # How the attempt before ended, when that was not by success.
+    last_failure: JobError | None = None
     cancel_requested: bool = False
+
+    @property
+    def attempt_id(self) -> str | None:
+        """What the files of the execution are kept under."""
+        return self.execution.rpartition("/")[2] if self.execution else None
 
 
 def utc_now() -> datetime:

@@ -123,3 +123,14 @@ class JobMetrics(BaseModel):
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
     retries: list[Retry] = Field([], description="Second tries within the attempt that succeeded.")
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """What a job adds to the counters over all jobs."""
+        return {
+            "jobs_succeeded": 1,
+            "attention_dense_flops": self.attention.dense_flops,
+            "attention_executed_flops": self.attention.executed_flops,
+            "denoise_seconds": self.latency_s.denoise,
+            "video_seconds": self.output.duration_s,
+        }

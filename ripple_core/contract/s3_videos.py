@@ -3,14 +3,12 @@
 Objects, under the prefix of the URL:
 
     {job}/{attempt}/video.mp4, ...   the files of one attempt at the job; written once, never changed
-    {job}/published                  the attempt that counts
     images/{job}.png                 the image a job begins from
 
-S3 writes one object at a time, but each of them whole or not at all. So the files of an attempt become visible together
-when `published` is written after them, and a second attempt takes the place of the first in the same way.
+S3 writes one object at a time, but each of them whole or not at all. The record names the attempt that counts only
+after all its files are there, so that nobody sees a part of them.
 """
 
-import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -51,29 +49,36 @@ class S3VideoStore:
         )
 
     @contextmanager
-    def staging(self, job_id: str) -> Iterator["_S3Staged"]:
+    def staging(self, job_id: str, attempt: str) -> Iterator["_S3Staged"]:
         """Yield a folder on this machine; it is removed at the end."""
         with staging_folder(self._staging, job_id) as folder:
-            yield _S3Staged(folder, self, job_id)
+            yield _S3Staged(folder, self, f"{job_id}/{attempt}")
 
-    def publish(self, job_id: str, folder: Path) -> None:
-        """Upload all files of the folder, then point to them."""
+    def upload(self, folder: Path, place: str) -> None:
+        """Upload all files of the folder."""
         with self._errors():
-            earlier = self._attempt(job_id)
-            attempt = secrets.token_hex(8)
             for path in folder.iterdir():
-                self._files.put_file(str(path), f"{self._root}/{job_id}/{attempt}/{path.name}")
-            self._files.pipe_file(f"{self._root}/{job_id}/published", attempt.encode())
-            if earlier is not None:
-                self._remove(f"{self._root}/{job_id}/{earlier}")
+                self._files.put_file(str(path), f"{self._root}/{place}/{path.name}")
 
-    def find(self, job_id: str, name: str) -> Path | None:
-        """A copy of a published file, or None."""
+    def remove(self, place: str) -> None:
+        """Remove what was uploaded there."""
         with self._errors():
-            attempt = self._attempt(job_id)
-            if attempt is None:
-                return None
-            return self._copy(f"{self._root}/{job_id}/{attempt}/{name}", f"{job_id}.{attempt}.{name}")
+            self._remove(f"{self._root}/{place}")
+
+    def find(self, job_id: str, attempt: str, name: str) -> Path | None:
+        """A copy of a file that this attempt published, or None."""
+        remote = f"{self._root}/{job_id}/{attempt}/{name}"
+        with self._errors():
+            # Others may have deleted what this machine has a copy of.
+            return self._copy(remote, f"{job_id}.{attempt}.{name}") if self._files.exists(remote) else None
+
+    def keep_only(self, job_id: str, attempt: str) -> None:
+        """Remove what other attempts published."""
+        with self._errors():
+            folder = f"{self._root}/{job_id}"
+            others = [path for path in self._files.find(folder) if not path.startswith(f"{folder}/{attempt}/")]
+            if others:
+                self._files.rm(others)
 
     def put_image(self, job_id: str, content: bytes) -> None:
         """Keep the image a job begins from."""
@@ -90,9 +95,8 @@ class S3VideoStore:
             return self._copy(self._image(job_id), f"{job_id}.{version}.png")
 
     def delete(self, job_id: str) -> None:
-        """Remove all files of a job, if there are any; what points to them goes first."""
+        """Remove all files of a job, if there are any."""
         with self._errors():
-            self._files.rm_file(f"{self._root}/{job_id}/published")
             self._remove(f"{self._root}/{job_id}")
             self._files.rm_file(self._image(job_id))
             self._cache.forget(f"{job_id}.")
@@ -117,13 +121,6 @@ class S3VideoStore:
             remove_abandoned(self._staging)
             self._cache.remove_abandoned()
 
-    def _attempt(self, job_id: str) -> str | None:
-        try:
-            pointer: bytes = self._files.cat_file(f"{self._root}/{job_id}/published")
-        except FileNotFoundError:
-            return None
-        return pointer.decode()
-
     def _copy(self, remote: str, name: str) -> Path | None:
         try:
             return self._cache.get(name, lambda path: self._files.get_file(remote, str(path)))
@@ -146,8 +143,12 @@ class S3VideoStore:
 class _S3Staged:
     folder: Path
     store: S3VideoStore
-    job_id: str
+    place: str
 
     def publish(self) -> None:
-        """Upload the files and make them visible together."""
-        self.store.publish(self.job_id, self.folder)
+        """Upload the files."""
+        self.store.upload(self.folder, self.place)
+
+    def withdraw(self) -> None:
+        """Remove them again."""
+        self.store.remove(self.place)

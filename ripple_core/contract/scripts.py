@@ -12,7 +12,7 @@ local function milliseconds(estimate) return math.floor((tonumber(estimate) or 0
 """
 
 # KEYS: job, events. ARGV: prefix, id, allowed statuses, new status, owning execution or "", event, time if the status
-# is terminal or "", fields...
+# is terminal or "", what the attempts change by, JSON list of names and amounts to add to the totals, fields...
 TRANSITION = (
     _SCOPES
     + """
@@ -20,10 +20,16 @@ local prefix, id, new = ARGV[1], ARGV[2], ARGV[4]
 local job = redis.call('HMGET', KEYS[1], 'status', 'owner', 'execution', 'priority', 'estimated_s', 'webhook')
 local status = job[1]
 if not status then return 'missing' end
-if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then return status end
+if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then
+  -- Sent again after a lost answer: it was this very execution that ended the job.
+  if status == new and ARGV[5] ~= '' and job[3] == ARGV[5] then return 'ok' end
+  return status
+end
 if ARGV[5] ~= '' and job[3] ~= ARGV[5] then return 'lost' end
-redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 8))
-if new == 'running' then redis.call('HINCRBY', KEYS[1], 'attempts', 1) end
+redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 10))
+redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[8])
+local totals = cjson.decode(ARGV[9])
+for at = 1, #totals, 2 do redis.call('HINCRBYFLOAT', prefix .. 'totals', totals[at], totals[at + 1]) end
 for _, scope in ipairs(scopes(job[2])) do
   redis.call('ZREM', prefix .. scope .. 'jobs:' .. status, id)
   redis.call('ZADD', prefix .. scope .. 'jobs:' .. new, 0, id)
@@ -86,15 +92,27 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 """
 
-# KEYS: workers. ARGV: name, lifetime in seconds.
-BEAT = _NOW + "redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])"
+# KEYS: workers, what they tell. ARGV: name, lifetime in seconds, what it tells.
+BEAT = (
+    _NOW
+    + """
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+"""
+)
 
-# KEYS: workers. Returns the names of those whose heartbeat is fresh.
+# KEYS: workers, what they tell. Returns what those tell whose heartbeat is fresh.
 LIVE_WORKERS = (
     _NOW
     + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
+for _, name in ipairs(dead) do
+  redis.call('ZREM', KEYS[1], name)
+  redis.call('HDEL', KEYS[2], name)
+end
+local live = redis.call('ZRANGE', KEYS[1], 0, -1)
+if #live == 0 then return {} end
+return redis.call('HMGET', KEYS[2], unpack(live))
 """
 )
 

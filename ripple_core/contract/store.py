@@ -24,6 +24,7 @@ Keys, all under `ripple:`:
     history:{model}               list: what finished jobs took
     totals                        hash: counters over all jobs ever
     workers                       sorted set: names of workers by when they count as dead
+    worker_info                   hash: what each of them tells of itself
 """
 
 import json
@@ -39,12 +40,13 @@ from ripple_core.contract.errors import JobExpired, JobNotFound
 from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, QueuePlace, Webhook, utc_now
 from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.request import Priority
+from ripple_core.contract.workers import WorkerInfo
 
 PREFIX = "ripple:"
-_WORKERS = f"{PREFIX}workers"
+_WORKER_KEYS = [f"{PREFIX}workers", f"{PREFIX}worker_info"]
 # How many jobs ahead of another are looked at one by one for its place in the queue.
 _COUNTED_JOBS = 200
-_JSON_FIELDS = {"request", "progress", "error", "metrics", "batch", "webhook"}
+_JSON_FIELDS = {"request", "progress", "error", "last_failure", "metrics", "batch", "webhook"}
 _RANKS: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -129,7 +131,7 @@ class JobStore:
         """queued -> running for this execution of this worker, one attempt more; False when someone else was faster."""
         owner = f"{worker}/{execution}"
         fields = {"started_at": utc_now().isoformat(), "execution": owner}
-        if self._transition(job_id, (JobStatus.QUEUED,), JobStatus.RUNNING, fields):
+        if self._transition(job_id, (JobStatus.QUEUED,), JobStatus.RUNNING, fields, attempts=1):
             return True
         # When the answer got lost, the client has asked twice, and it was this execution itself that was faster.
         record = self.get(job_id)
@@ -150,30 +152,41 @@ class JobStore:
         return record.cancel_requested or record.status != JobStatus.RUNNING or record.execution != owner
 
     def succeed(self, job_id: str, owner: str, metrics: JobMetrics, total_steps: int) -> bool:
-        """running -> succeeded."""
+        """running -> succeeded; the metrics go into the counters that outlive every worker too."""
         progress = Progress(stage="done", step=total_steps, total_steps=total_steps, fraction=1.0, eta_s=0.0)
         fields = {"metrics": metrics.model_dump_json(), "progress": progress.model_dump_json()}
-        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.SUCCEEDED, fields, owner)
+        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.SUCCEEDED, fields, owner, totals=metrics.totals)
 
     def fail(self, job_id: str, owner: str, error: JobError) -> bool:
         """running -> failed."""
-        fields = {"error": error.model_dump_json()}
-        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.FAILED, fields, owner, error)
+        fields, totals = {"error": error.model_dump_json()}, {"jobs_failed": 1}
+        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.FAILED, fields, owner, error, totals)
 
     def finish_cancel(self, job_id: str, owner: str) -> bool:
         """running -> cancelled, by the worker that stopped."""
-        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.CANCELLED, {}, owner)
+        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.CANCELLED, {}, owner, totals={"jobs_cancelled": 1})
 
     def request_cancel(self, job_id: str) -> JobRecord:
         """Cancel a queued job at once and ask a running one to stop; a finished one stays as it is."""
-        if not self._finish(job_id, (JobStatus.QUEUED,), JobStatus.CANCELLED, {}):
+        if not self._finish(job_id, (JobStatus.QUEUED,), JobStatus.CANCELLED, {}, totals={"jobs_cancelled": 1}):
             self._set_field_script(keys=[_job_key(job_id)], args=["cancel_requested", "1"])
         return self.get(job_id)
 
-    def return_to_queue(self, job_id: str, owner: str) -> bool:
-        """running -> queued: the worker that ran it is gone."""
+    def return_to_queue(self, job_id: str, owner: str, failure: JobError | None) -> bool:
+        """running -> queued.
+
+        Args:
+            job_id: of the job.
+            owner: the execution that ran it.
+            failure: how that ended; None when the worker hands the job back in good order, and the attempt does not
+                count.
+        """
         fields = {"progress": Progress().model_dump_json(), "execution": ""}
-        return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner)
+        if failure is None:
+            return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner, attempts=-1)
+        fields["last_failure"] = failure.model_dump_json()
+        totals = {"jobs_retried": 1}
+        return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner, totals=totals)
 
     def delete(self, job_id: str) -> bool:
         """Forget an ended job altogether; False when it has not ended."""
@@ -228,28 +241,29 @@ class JobStore:
         """True when the job's stream goes on after this event."""
         return bool(self.redis.xrange(events_key(job_id), min=f"({event_id}", count=1))
 
-    def add_totals(self, amounts: Mapping[str, float]) -> None:
-        """Add to the counters that outlive every worker, e.g. {"attention_dense_flops": 1e12}."""
-        pipeline = self.redis.pipeline()
-        for name, amount in amounts.items():
-            pipeline.hincrbyfloat(f"{PREFIX}totals", name, amount)
-        pipeline.execute()
-
     def totals(self) -> dict[str, float]:
         """All counters since the store was made."""
         return {name.decode(): float(value) for name, value in self.redis.hgetall(f"{PREFIX}totals").items()}
 
-    def beat(self, worker: str, lifetime: timedelta) -> None:
-        """Tell that a worker lives."""
-        self._beat_script(keys=[_WORKERS], args=[worker, lifetime.total_seconds()])
+    def beat(self, info: WorkerInfo, lifetime: timedelta) -> None:
+        """Tell that a worker lives, and what it is at."""
+        self._beat_script(keys=_WORKER_KEYS, args=[info.name, lifetime.total_seconds(), info.model_dump_json()])
 
     def forget_worker(self, worker: str) -> None:
         """Tell that a worker has stopped."""
-        self.redis.zrem(_WORKERS, worker)
+        live, info = _WORKER_KEYS
+        pipeline = self.redis.pipeline()
+        pipeline.zrem(live, worker)
+        pipeline.hdel(info, worker)
+        pipeline.execute()
+
+    def workers(self) -> list[WorkerInfo]:
+        """All workers with a fresh heartbeat."""
+        return [WorkerInfo.model_validate_json(info) for info in self._live_workers_script(keys=_WORKER_KEYS) if info]
 
     def live_workers(self) -> set[str]:
         """Names of all workers with a fresh heartbeat."""
-        return {name.decode() for name in self._live_workers_script(keys=[_WORKERS])}
+        return {worker.name for worker in self.workers()}
 
     def _finish(
         self,
@@ -259,9 +273,10 @@ class JobStore:
         fields: Mapping[str, str],
         owner: str = "",
         error: JobError | None = None,
+        totals: Mapping[str, float] | None = None,
     ) -> bool:
         stamped = {"finished_at": utc_now().isoformat(), **fields}
-        return self._transition(job_id, allowed, status, stamped, owner, error)
+        return self._transition(job_id, allowed, status, stamped, owner, error, totals=totals)
 
     def _transition(
         self,
@@ -271,12 +286,16 @@ class JobStore:
         fields: Mapping[str, str],
         owner: str = "",
         error: JobError | None = None,
+        attempts: int = 0,
+        totals: Mapping[str, float] | None = None,
     ) -> bool:
         assert all(status in TRANSITIONS[before] for before in allowed)
         flat = [part for item in fields.items() for part in item]
         ended_at = utc_now().timestamp() if status.is_terminal else ""
         event = _state_event(status, error)
-        arguments = [PREFIX, job_id, f",{','.join(allowed)},", status, owner, event, ended_at, *flat]
+        # As texts: a Lua number printed would lose digits.
+        added = json.dumps([text for name, amount in (totals or {}).items() for text in (name, str(amount))])
+        arguments = [PREFIX, job_id, f",{','.join(allowed)},", status, owner, event, ended_at, attempts, added, *flat]
         outcome = self._transition_script(keys=[_job_key(job_id), events_key(job_id)], args=arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)

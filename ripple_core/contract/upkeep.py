@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from ripple_core.contract.errors import JobNotFound, StorageUnavailable, WorkerLost
-from ripple_core.contract.job import JobError, JobStatus, utc_now
+from ripple_core.contract.job import JobError, JobRecord, JobStatus, utc_now
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.retention import Retention
 from ripple_core.contract.store import JobStore
@@ -14,7 +14,9 @@ from ripple_core.contract.store import JobStore
 logger = logging.getLogger(__name__)
 
 # A job this young may still be on its way into the queue, or just out of it.
-_SETTLE = timedelta(seconds=10)
+_SETTLE = timedelta(seconds=5)
+# Reading all messages of a long queue takes long; of the time it may take so much.
+_SHARE_OF_TIME = 0.02
 
 
 class Upkeep:
@@ -42,11 +44,16 @@ class Upkeep:
         self._retention = retention
         self._max_attempts = max_attempts
         self._is_given_up = is_given_up
+        self._resend_at = 0.0
 
     def run(self) -> None:
         """One round; every change is a compare-and-set, so that rounds of several workers do not collide."""
         self._recover_running()
-        self._resend_queued()
+        began = time.monotonic()
+        if began >= self._resend_at:
+            self._resend_queued()
+            ended = time.monotonic()
+            self._resend_at = ended + (ended - began) / _SHARE_OF_TIME
         try:
             report = self._retention.run_if_due(time.time())
         except StorageUnavailable as error:
@@ -60,16 +67,23 @@ class Upkeep:
         for job_id in self._store.ids(JobStatus.RUNNING):
             try:
                 record = self._store.get(job_id)
-                if record.execution is None or not self._is_lost(record.execution, live):
-                    continue
-                if record.attempts >= self._max_attempts:
-                    message = f"The worker died {record.attempts} times while it ran this job."
-                    self._store.fail(job_id, record.execution, JobError(code=WorkerLost.code, message=message))
-                elif self._store.return_to_queue(job_id, record.execution):
-                    logger.warning("job %s goes back to the queue: its worker is gone", job_id)
-                    self._queue.send(job_id, record.request.model, record.priority)
+                if record.execution is not None and self._is_lost(record.execution, live):
+                    self._recover(record, record.execution)
             except JobNotFound:
                 continue
+
+    def _recover(self, record: JobRecord, execution: str) -> None:
+        doing = f"in attempt {record.attempts}, stage {record.progress.stage}"
+        if record.cancel_requested:
+            self._store.finish_cancel(record.id, execution)
+        elif record.attempts >= self._max_attempts:
+            message = f"The worker was lost {doing}; no attempt is left."
+            self._store.fail(record.id, execution, JobError(code=WorkerLost.code, message=message))
+        else:
+            failure = JobError(code=WorkerLost.code, message=f"The worker was lost {doing}.")
+            if self._store.return_to_queue(record.id, execution, failure):
+                logger.warning("job %s goes back to the queue: its worker is gone", record.id)
+                self._queue.send(record.id, record.request.model, record.priority, at_front=True)
 
     def _is_lost(self, execution: str, live: set[str]) -> bool:
         return execution.rpartition("/")[0] not in live or self._is_given_up(execution)
@@ -78,11 +92,12 @@ class Upkeep:
         queued = self._store.ids(JobStatus.QUEUED)
         if not queued:
             return
-        for job_id in sorted(set(queued) - self._queue.waiting()):
+        # The oldest last: each goes to the front.
+        for job_id in sorted(set(queued) - self._queue.waiting(), reverse=True):
             try:
                 record = self._store.get(job_id)
                 if utc_now() - record.created_at > _SETTLE:
                     logger.warning("job %s was not in the queue and is sent again", job_id)
-                    self._queue.send(job_id, record.request.model, record.priority)
+                    self._queue.send(job_id, record.request.model, record.priority, at_front=True)
             except JobNotFound:
                 continue

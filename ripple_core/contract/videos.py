@@ -1,15 +1,21 @@
-"""Where the files of jobs are kept: the video with its thumbnail and sprite sheet, and the image it began from."""
+"""Where the files of jobs are kept: the video with its thumbnail and sprite sheet, and the image it began from.
 
+Every attempt at a job publishes under its own name, and the job's record says which attempt counts. So a worker that
+was taken for dead and comes back cannot put its files in place of those that the record describes.
+"""
+
+import errno
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ripple_core.contract.errors import StorageUnavailable
+from ripple_core.contract.errors import StorageFull, StorageUnavailable
 from ripple_core.contract.request import VideoFormat
 from ripple_core.contract.settings import SharedSettings
 from ripple_core.contract.whole_files import flush, partial_path, remove_abandoned, remove_at_once, written_whole
@@ -58,11 +64,15 @@ class StagedVideo(Protocol):
         ...
 
     def publish(self) -> None:
-        """Make all files of the folder visible together, in place of what an earlier attempt left.
+        """Make all files of the folder visible together.
 
         Raises:
             StorageUnavailable: when they cannot be stored; then none of them is visible.
         """
+        ...
+
+    def withdraw(self) -> None:
+        """Remove what was published: another attempt counts."""
         ...
 
 
@@ -70,15 +80,20 @@ class VideoStore(Protocol):
     """Keeps the files of jobs by job id; complete or absent, never half-written.
 
     Raises:
-        StorageUnavailable: (an OSError) from every method, when the store cannot be reached or is full.
+        StorageUnavailable: (an OSError) from every method, when the store cannot be reached; StorageFull, which is
+            one, when there is no room left.
     """
 
-    def staging(self, job_id: str) -> AbstractContextManager[StagedVideo]:
+    def staging(self, job_id: str, attempt: str) -> AbstractContextManager[StagedVideo]:
         """A context with an empty folder to write to; what is not published is removed at its end."""
         ...
 
-    def find(self, job_id: str, name: str) -> Path | None:
-        """A published file on this machine, or None."""
+    def find(self, job_id: str, attempt: str, name: str) -> Path | None:
+        """A file that this attempt published, on this machine, or None."""
+        ...
+
+    def keep_only(self, job_id: str, attempt: str) -> None:
+        """Remove what other attempts published: this one counts."""
         ...
 
     def put_image(self, job_id: str, content: bytes) -> None:
@@ -113,21 +128,28 @@ def open_video_store(settings: SharedSettings) -> VideoStore:
 
 
 class LocalVideoStore:
-    """A folder with one folder for each job, and the images in `images`."""
+    """A folder with one folder for each job, in it one for each attempt, and the images in `images`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @contextmanager
-    def staging(self, job_id: str) -> Iterator["_LocalStaged"]:
-        """Yield a folder beside the final one; what is not published is removed at the end."""
+    def staging(self, job_id: str, attempt: str) -> Iterator["_LocalStaged"]:
+        """Yield a folder on the disk of the final one; what is not published is removed at the end."""
         with staging_folder(self.folder, job_id) as folder:
-            yield _LocalStaged(folder, self.folder / job_id)
+            yield _LocalStaged(folder, self.folder / job_id / attempt)
 
-    def find(self, job_id: str, name: str) -> Path | None:
-        """A published file, or None."""
-        path = self.folder / job_id / name
+    def find(self, job_id: str, attempt: str, name: str) -> Path | None:
+        """A file that this attempt published, or None."""
+        path = self.folder / job_id / attempt / name
         return path if path.is_file() else None
+
+    def keep_only(self, job_id: str, attempt: str) -> None:
+        """Remove what other attempts published."""
+        with storage_errors(self.folder):
+            for folder in (self.folder / job_id).glob("[!.]*"):
+                if folder.name != attempt:
+                    remove_at_once(folder)
 
     def put_image(self, job_id: str, content: bytes) -> None:
         """Keep the image a job begins from."""
@@ -150,22 +172,22 @@ class LocalVideoStore:
         """What is kept, job by job."""
         files: dict[str, list[os.stat_result]] = {}
         with storage_errors(self.folder):
+            for path in self._images.glob("*.png"):
+                self._add(path, path.stem, files)
             for folder in self.folder.glob("[!.]*"):
-                # Others delete folders and files at the same time.
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    for path in folder.iterdir():
-                        self._add(path, files)
+                if folder != self._images:
+                    for path in folder.rglob("*"):
+                        self._add(path, folder.name, files)
         return [
             StoredFiles(job_id, sum(file.st_size for file in found), max(file.st_mtime for file in found))
             for job_id, found in files.items()
         ]
 
-    def _add(self, path: Path, files: dict[str, list[os.stat_result]]) -> None:
-        if path.parent != self._images:
-            files.setdefault(path.parent.name, []).append(path.stat())
-        elif path.suffix == ".png":
-            with suppress(FileNotFoundError):
-                files.setdefault(path.stem, []).append(path.stat())
+    def _add(self, path: Path, job_id: str, files: dict[str, list[os.stat_result]]) -> None:
+        # Others delete folders and files at the same time.
+        with suppress(FileNotFoundError):
+            if stat.S_ISREG((found := path.stat()).st_mode):
+                files.setdefault(job_id, []).append(found)
 
     def remove_abandoned(self) -> None:
         """Remove what dead writers left."""
@@ -188,12 +210,16 @@ class _LocalStaged:
 
     def publish(self) -> None:
         """Flush every file to disk, then give the folder its name."""
-        with storage_errors(self.final.parent):
+        with storage_errors(self.final.parent.parent):
             for path in self.folder.iterdir():
                 flush(path)
-            # Only a second attempt at a job whose first one was lost after publishing finds something here.
-            remove_at_once(self.final)
+            self.final.parent.mkdir(exist_ok=True)
             self.folder.replace(self.final)
+
+    def withdraw(self) -> None:
+        """Remove what was published."""
+        with storage_errors(self.final.parent):
+            remove_at_once(self.final)
 
 
 @contextmanager
@@ -217,7 +243,7 @@ def storage_errors(place: object, *kinds: type[Exception]) -> Iterator[None]:
     """Turn OSErrors, and errors of these kinds, into one that clients may read; the log keeps what they said.
 
     Raises:
-        StorageUnavailable: in their place.
+        StorageUnavailable: in their place; StorageFull when that is the reason.
     """
     told: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
@@ -226,4 +252,6 @@ def storage_errors(place: object, *kinds: type[Exception]) -> Iterator[None]:
         raise
     except told as error:
         logger.warning("%s cannot be used: %s", place, error)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull from error
         raise StorageUnavailable(getattr(error, "strerror", None) or type(error).__name__) from error

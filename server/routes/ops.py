@@ -18,9 +18,12 @@ def healthz() -> Health:
 
 @router.get("/readyz", responses=responses())
 def readyz(service: Service) -> Health:
-    """Answer 200 when Redis is reachable and at least one worker lives."""
-    if not service.store.live_workers():
+    """Answer 200 when Redis is reachable and at least one worker takes jobs."""
+    workers = service.store.workers()
+    if not workers:
         raise NotReady("No worker is alive; start one with `ripple worker`.")
+    if not any(worker.takes_jobs for worker in workers):
+        raise NotReady("No worker takes jobs at the moment: all of them are starting or about to end.")
     return Health(status="ready")
 
 

@@ -41,7 +41,7 @@ class Api:
     def finish(self, job_id: str, content: bytes = b"0123456789") -> None:
         """What a worker does that succeeds; all three files hold the same."""
         owner = self.claim(job_id)
-        with LocalVideoStore(self.videos).staging(job_id) as staged:
+        with LocalVideoStore(self.videos).staging(job_id, "e") as staged:
             for name in ("video.mp4", THUMBNAIL, SPRITESHEET):
                 (staged.folder / name).write_bytes(content)
             staged.publish()

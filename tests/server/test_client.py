@@ -194,7 +194,7 @@ def test_a_whole_video_gets_the_name_of_its_job(
     monkeypatch.chdir(tmp_path)
     job_id = api.submit()
     owner = api.claim(job_id)
-    with LocalVideoStore(api.videos).staging(job_id) as staged:
+    with LocalVideoStore(api.videos).staging(job_id, "e") as staged:
         (staged.folder / "video.mp4").write_bytes(CONTENT)
         staged.publish()
     metrics = api.store.get(finished(api)).metrics

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from samples import worker_info
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -40,7 +41,7 @@ CASES = [(operation, GenerationMode.POSITIVE) for operation in OPERATIONS] + [
 )
 def test_every_answer_is_a_documented_one(session_api: Any, operation: Any, mode: GenerationMode) -> None:
     # Readiness is a 503 without a worker, as documented; every other 5xx is an error.
-    session_api.store.beat("worker", timedelta(seconds=60))
+    session_api.store.beat(worker_info("worker"), timedelta(seconds=60))
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(

@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from samples import worker_info
 
 from server.openapi import OPENAPI_FILE, render
 
@@ -19,7 +20,10 @@ def test_alive_without_a_worker_but_not_ready(api: Any) -> None:
     assert api.client.get("/healthz").json() == {"status": "ok"}
     answer = api.client.get("/readyz")
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "not_ready", "5")
-    api.store.beat("w", timedelta(seconds=30))
+    for state in ("starting", "draining"):
+        api.store.beat(worker_info("w", state), timedelta(seconds=30))
+        assert "No worker takes jobs" in api.client.get("/readyz").json()["detail"]
+    api.store.beat(worker_info("w"), timedelta(seconds=30))
     assert api.client.get("/readyz").status_code == 200
 
 
@@ -34,7 +38,7 @@ def test_the_model_says_what_it_can_take(api: Any) -> None:
 
 def test_metrics_count_jobs_requests_and_totals(api: Any) -> None:
     api.submit()
-    api.store.add_totals({"attention_dense_flops": 4e9, "attention_executed_flops": 3e9})
+    api.store.redis.hset("ripple:totals", mapping={"attention_dense_flops": 4e9, "attention_executed_flops": 3e9})
     lines = api.client.get("/metrics").text.splitlines()
     assert 'timeripple_jobs{status="queued"} 1.0' in lines
     assert "timeripple_attention_dense_flops_total 4e+09" in lines

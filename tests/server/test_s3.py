@@ -19,7 +19,7 @@ def test_a_video_in_s3_is_served_like_one_on_disk(
         video = f"/jobs/{job_id}/video"
         assert api.client.get(video).json()["code"] == "video_expired"
         worker = S3VideoStore(s3_url, tmp_path / "worker")
-        with worker.staging(job_id) as staged:
+        with worker.staging(job_id, "e") as staged:
             (staged.folder / "video.mp4").write_bytes(b"0123456789")
             staged.publish()
         whole = api.client.get(video)

@@ -16,7 +16,7 @@ from ripple_core.contract.videos import LocalVideoStore
 def data_dir(redis_client: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder with a video of no job, two hours old."""
     monkeypatch.setenv("REDIS_URL", f"unix://{redis_client.connection_pool.connection_kwargs['path']}")
-    with LocalVideoStore(tmp_path / "videos").staging("lost") as staged:
+    with LocalVideoStore(tmp_path / "videos").staging("lost", "e") as staged:
         path = staged.folder / "video.mp4"
         path.write_bytes(b"x" * 2000)
         os.utime(path, (time.time() - 7200, time.time() - 7200))
@@ -31,7 +31,7 @@ def run(*arguments: str) -> str:
 
 
 def test_a_dry_run_leaves_everything_and_then_it_goes(data_dir: Path) -> None:
-    video = data_dir / "videos" / "lost" / "video.mp4"
+    video = data_dir / "videos" / "lost" / "e" / "video.mp4"
     told = run("--dry-run", "--data-dir", str(data_dir))
     assert "Would go" in told
     assert "2.0 kB" in told

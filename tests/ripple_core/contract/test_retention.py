@@ -61,10 +61,10 @@ class World:
         return job_id
 
     def publish(self, job_id: str, num_bytes: int = 100, age_seconds: float = 0.0) -> None:
-        with self.videos.staging(job_id) as staged:
+        with self.videos.staging(job_id, "e") as staged:
             (staged.folder / VIDEO).write_bytes(b"x" * num_bytes)
             staged.publish()
-        self.date(self.videos.folder / job_id / VIDEO, age_seconds)
+        self.date(self.videos.folder / job_id / "e" / VIDEO, age_seconds)
 
     def put_image(self, job_id: str, age_seconds: float = 0.0) -> None:
         self.videos.put_image(job_id, b"x" * 10)
@@ -74,7 +74,7 @@ class World:
         os.utime(path, (self.now - age_seconds, self.now - age_seconds))
 
     def has_video(self, job_id: str) -> bool:
-        return self.videos.find(job_id, VIDEO) is not None
+        return self.videos.find(job_id, "e", VIDEO) is not None
 
     def run(self, dry_run: bool = False, **limits: Any) -> RetentionReport:
         limits = {"video_ttl_seconds": DAY, "job_ttl_seconds": 10 * DAY} | limits

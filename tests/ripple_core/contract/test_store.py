@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from samples import METRICS, REQUEST
+from samples import FAILURE, METRICS, REQUEST, worker_info
 
 from ripple_core.contract.errors import JobNotFound, StorageUnavailable
 from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, new_job_id, utc_now
@@ -88,10 +88,10 @@ def test_a_terminal_status_never_changes(store: JobStore, end: JobStatus) -> Non
     }
     assert finish[end]()
     before = store.get(job_id)
-    for attempt in finish.values():
-        assert not attempt()
+    # The same end once more is what a client sends whose answer got lost.
+    assert [status for status, attempt in finish.items() if attempt()] == [end]
     assert not store.claim(job_id, "e2", "w")
-    assert not store.return_to_queue(job_id, owner)
+    assert not store.return_to_queue(job_id, owner, FAILURE)
     assert not store.set_progress(job_id, owner, Progress())
     after = store.request_cancel(job_id)
     assert after.model_copy(update={"cancel_requested": before.cancel_requested}) == before
@@ -103,7 +103,7 @@ def test_every_status_is_terminal_or_leads_on() -> None:
 
 def test_an_execution_that_lost_the_job_can_no_longer_write(store: JobStore) -> None:
     job_id, owner = claimed(store)
-    assert store.return_to_queue(job_id, owner)
+    assert store.return_to_queue(job_id, owner, FAILURE)
     assert store.claim(job_id, "e2", "other")
     assert not store.set_progress(job_id, owner, Progress())
     assert not store.succeed(job_id, owner, METRICS, 4)
@@ -159,12 +159,12 @@ def test_deleting_forgets_everything(store: JobStore) -> None:
     job_id, owner = claimed(store)
     store.fail(job_id, owner, ERROR)
     store.delete(job_id)
-    assert store.redis.keys("*") == []
+    assert store.redis.keys("*") == [b"ripple:totals"]
 
 
 def test_a_heartbeat_lives_for_its_time(store: JobStore) -> None:
-    store.beat("w1", timedelta(seconds=30))
-    store.beat("w2", timedelta(milliseconds=1000))
+    store.beat(worker_info("w1"), timedelta(seconds=30))
+    store.beat(worker_info("w2"), timedelta(milliseconds=1000))
     assert store.live_workers() == {"w1", "w2"}
     store.forget_worker("w1")
     assert store.live_workers() == {"w2"}
@@ -207,7 +207,7 @@ class TestUpkeep:
 
     def test_a_live_workers_job_is_left_alone(self, store: JobStore, upkeep: Upkeep) -> None:
         job_id, _ = claimed(store, "alive")
-        store.beat("alive", timedelta(seconds=30))
+        store.beat(worker_info("alive"), timedelta(seconds=30))
         upkeep.run()
         assert store.get(job_id).status == JobStatus.RUNNING
 
@@ -215,7 +215,7 @@ class TestUpkeep:
         self, store: JobStore, tmp_path: Path
     ) -> None:
         job_id, owner = claimed(store, "alive")
-        store.beat("alive", timedelta(seconds=30))
+        store.beat(worker_info("alive"), timedelta(seconds=30))
         retention = Retention(store, LocalVideoStore(tmp_path), SharedSettings())
         Upkeep(store, JobQueue(store.redis), retention, 2, is_given_up=lambda execution: execution == owner).run()
         assert store.get(job_id).status == JobStatus.QUEUED
@@ -226,8 +226,12 @@ class TestUpkeep:
         assert JobQueue(store.redis).waiting() == set(), "too young to be called lost"
         long_ago = utc_now() - timedelta(minutes=1)
         store.redis.hset(f"ripple:job:{job_id}", "created_at", long_ago.isoformat())
-        upkeep.run()
-        upkeep.run()
+        # A round right after the one before may leave the messages unread.
+        deadline = time.monotonic() + 10
+        while not JobQueue(store.redis).waiting() and time.monotonic() < deadline:
+            upkeep.run()
+        for _ in range(3):
+            upkeep.run()
         assert JobQueue(store.redis).waiting() == {job_id}
         assert JobQueue(store.redis).num_messages() == 1
 

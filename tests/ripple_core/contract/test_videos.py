@@ -2,7 +2,6 @@
 
 import os
 import resource
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from ripple_core.contract.settings import SharedSettings
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, LocalVideoStore, VideoStore, open_video_store
 
 VIDEO = "video.mp4"
+FIRST, SECOND = "0" * 16, "1" * 16
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -34,15 +34,15 @@ def elsewhere(settings: SharedSettings) -> VideoStore:
     return open_video_store(settings)
 
 
-def publish(videos: VideoStore, job_id: str, content: bytes = b"video") -> None:
-    with videos.staging(job_id) as staged:
+def publish(videos: VideoStore, job_id: str, content: bytes = b"video", attempt: str = FIRST) -> None:
+    with videos.staging(job_id, attempt) as staged:
         (staged.folder / THUMBNAIL).write_bytes(b"thumbnail of " + content)
         (staged.folder / VIDEO).write_bytes(content)
         staged.publish()
 
 
-def read(videos: VideoStore, job_id: str, name: str = VIDEO) -> bytes | None:
-    path = videos.find(job_id, name)
+def read(videos: VideoStore, job_id: str, name: str = VIDEO, attempt: str = FIRST) -> bytes | None:
+    path = videos.find(job_id, attempt, name)
     return path.read_bytes() if path else None
 
 
@@ -70,14 +70,14 @@ def test_a_store_nobody_wrote_to_is_empty(videos: VideoStore) -> None:
 
 
 def test_files_become_visible_together_when_they_are_published(videos: VideoStore, elsewhere: VideoStore) -> None:
-    with videos.staging("a") as staged:
+    with videos.staging("a", FIRST) as staged:
         for name in (VIDEO, THUMBNAIL):
             (staged.folder / name).write_bytes(name.encode())
-        assert (elsewhere.find("a", VIDEO), elsewhere.stored()) == (None, [])
+        assert (elsewhere.find("a", FIRST, VIDEO), elsewhere.stored()) == (None, [])
         staged.publish()
         assert read(elsewhere, "a", THUMBNAIL) == THUMBNAIL.encode()
     assert read(elsewhere, "a") == VIDEO.encode()
-    assert elsewhere.find("a", SPRITESHEET) is None
+    assert elsewhere.find("a", FIRST, SPRITESHEET) is None
 
 
 def test_deleted_files_are_gone_for_everybody(videos: VideoStore, elsewhere: VideoStore) -> None:
@@ -90,47 +90,33 @@ def test_deleted_files_are_gone_for_everybody(videos: VideoStore, elsewhere: Vid
     assert read(elsewhere, "ab"), "another job whose id begins like this one"
 
 
-def test_a_second_attempt_takes_the_place_of_the_first(videos: VideoStore, elsewhere: VideoStore) -> None:
-    with videos.staging("a") as staged:
-        (staged.folder / SPRITESHEET).write_bytes(b"of the first attempt alone")
-        (staged.folder / VIDEO).write_bytes(b"first")
-        staged.publish()
-    assert read(elsewhere, "a") == b"first"
-    publish(videos, "a", b"other")
-    assert read(elsewhere, "a") == b"other"
-    assert elsewhere.find("a", SPRITESHEET) is None
-    [stored] = elsewhere.stored()
+def test_attempts_stand_side_by_side_until_one_counts(videos: VideoStore, elsewhere: VideoStore) -> None:
+    publish(videos, "a", b"first", FIRST)
+    publish(videos, "a", b"second", SECOND)
     publish(videos, "b", b"other")
-    assert {files.num_bytes for files in elsewhere.stored()} == {stored.num_bytes}, "the first attempt takes no space"
+    assert [read(elsewhere, "a", attempt=attempt) for attempt in (FIRST, SECOND)] == [b"first", b"second"]
+    videos.keep_only("a", SECOND)
+    assert [read(elsewhere, "a", attempt=attempt) for attempt in (FIRST, SECOND)] == [None, b"second"]
+    assert read(elsewhere, "b") == b"other"
+    videos.delete("a")
+    assert read(elsewhere, "a", attempt=SECOND) is None
 
 
-def test_readers_never_see_a_mixture_of_two_attempts(videos: VideoStore, elsewhere: VideoStore) -> None:
-    publish(videos, "a", b"0")
-    ended = threading.Event()
-    seen: list[set[bytes | None]] = []
-
-    def look() -> None:
-        while not ended.is_set():
-            # A path whose files are replaced before it is opened is found missing.
-            try:
-                seen.append({read(elsewhere, "a")})
-            except FileNotFoundError:
-                seen.append({None})
-
-    reader = threading.Thread(target=look)
-    reader.start()
-    for attempt in range(1, 6):
-        publish(videos, "a", str(attempt).encode() * 50_000)
-    ended.set()
-    reader.join()
-    whole = {None, b"0", *(str(attempt).encode() * 50_000 for attempt in range(1, 6))}
-    assert set.union(*seen) <= whole
-    assert read(elsewhere, "a") == b"5" * 50_000
+def test_an_attempt_that_does_not_count_takes_its_files_back(videos: VideoStore, elsewhere: VideoStore) -> None:
+    publish(videos, "a", b"counts", FIRST)
+    with videos.staging("a", SECOND) as staged:
+        (staged.folder / VIDEO).write_bytes(b"late")
+        staged.publish()
+        assert read(elsewhere, "a", attempt=SECOND) == b"late"
+        staged.withdraw()
+    assert [read(elsewhere, "a", attempt=attempt) for attempt in (FIRST, SECOND)] == [b"counts", None]
+    videos.delete("a")
+    assert elsewhere.stored() == []
 
 
 def test_an_error_while_writing_leaves_nothing(videos: VideoStore, settings: SharedSettings) -> None:
     def write_half() -> None:
-        with videos.staging("a") as staged:
+        with videos.staging("a", FIRST) as staged:
             (staged.folder / VIDEO).write_bytes(b"half")
             raise OSError("disk full")
 
@@ -165,7 +151,7 @@ def test_what_is_stored_is_told_job_by_job(videos: VideoStore) -> None:
 
 
 def test_what_a_dead_writer_left_is_removed_after_a_day(videos: VideoStore) -> None:
-    with videos.staging("a") as young, videos.staging("b") as old:
+    with videos.staging("a", FIRST) as young, videos.staging("b", FIRST) as old:
         (young.folder / VIDEO).write_bytes(b"half")
         (old.folder / VIDEO).write_bytes(b"half")
         two_days_ago = time.time() - 2 * 24 * 3600
@@ -176,12 +162,13 @@ def test_what_a_dead_writer_left_is_removed_after_a_day(videos: VideoStore) -> N
 
 
 def test_two_executions_of_a_job_write_apart(videos: VideoStore) -> None:
-    with videos.staging("a") as first, videos.staging("a") as second:
+    with videos.staging("a", FIRST) as first, videos.staging("a", SECOND) as second:
         (first.folder / VIDEO).write_bytes(b"first")
         (second.folder / VIDEO).write_bytes(b"second")
         second.publish()
         first.publish()
-    assert read(videos, "a") == b"first"
+    assert read(videos, "a", attempt=FIRST) == b"first"
+    assert read(videos, "a", attempt=SECOND) == b"second"
 
 
 def test_an_image_that_does_not_fit_the_disk_leaves_nothing(tmp_path: Path) -> None:
