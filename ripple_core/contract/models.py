@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ripple_core.contract.architecture import Architecture
 from ripple_core.contract.errors import UnknownModel
+from ripple_core.contract.request import ReuseSettings
 
 BUILTIN_MODEL_ID = "timeripple/builtin"
 BUILTIN_MODEL_FOLDER = Path(__file__).parent.parent / "tiny" / "model"
@@ -30,6 +31,7 @@ class ModelDefaults(BaseModel):
     fps: int = Field(16, description="Frames per second.")
     num_inference_steps: int = Field(50, description="Denoising steps.")
     guidance_scale: float = Field(5.0, description="Classifier-free guidance.")
+    reuse: ReuseSettings = Field(ReuseSettings(), description="How aggressively to reuse attention work.")
 
 
 class ModelSpec(BaseModel):

@@ -112,7 +112,11 @@ class GenerateRequest(BaseModel):
         None, ge=0, le=30, allow_inf_nan=False, description="Classifier-free guidance; 1 or less turns it off."
     )
     seed: Seed | None = Field(None, description="Same request and seed, same video. Drawn and shown if omitted.")
-    reuse: ReuseSettings = Field(ReuseSettings(), description="How aggressively to reuse attention work.")
+    reuse: ReuseSettings = Field(
+        default_factory=ReuseSettings,
+        description="How aggressively to reuse attention work. What it leaves out takes the model's default "
+        "(`defaults.reuse` in GET /models), which is 0.5 and auto unless the operator chose otherwise.",
+    )
     loras: list[LoraSettings] = Field([], max_length=MAX_LORAS, description="LoRAs to put on the transformer.")
     output: OutputSettings = Field(OutputSettings(), description="Format of the file.")
     quality_check: bool = Field(

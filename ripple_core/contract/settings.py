@@ -29,6 +29,9 @@ class SharedSettings(BaseSettings):
         description="s3://bucket/prefix to keep videos in, instead of the data folder; AWS_* variables say how.",
     )
     model: str = Field("builtin", description="builtin, a name of `ripple models`, or a diffusers pipeline folder.")
+    models_file: Path | None = Field(
+        None, description="TOML file of several models and how they are loaded; replaces `model`."
+    )
     lora_dir: Path | None = Field(None, description="Folder of the .safetensors files that requests may name as LoRAs.")
     video_ttl_seconds: int = Field(7 * DAY_SECONDS, ge=60, description="How long finished videos are kept.")
     job_ttl_seconds: int = Field(30 * DAY_SECONDS, ge=60, description="How long records of ended jobs are kept.")

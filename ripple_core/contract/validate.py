@@ -23,7 +23,11 @@ def resolve(
         InvalidRequest: with all violations at once, each with the nearest values that would do.
     """
     asked = request.model_dump(exclude_none=True, include=set(ResolvedRequest.model_fields))
-    chosen = spec.defaults.model_dump() | asked | {"model": spec.id, "image_sha256": image_sha256}
+    # Not the values that its class has by default.
+    reuse = spec.defaults.reuse.model_dump() | request.model_dump(include={"reuse"}, exclude_unset=True).get(
+        "reuse", {}
+    )
+    chosen = spec.defaults.model_dump() | asked | {"model": spec.id, "image_sha256": image_sha256, "reuse": reuse}
     chosen.setdefault("seed", secrets.randbelow(2**32))
     resolved = ResolvedRequest(**chosen)
     violations = [
