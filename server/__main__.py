@@ -11,7 +11,7 @@ from redis import Redis, RedisError
 
 from ripple_core.contract.errors import UnknownModel
 from ripple_core.contract.keys import ApiKeys
-from ripple_core.contract.models import find_model
+from ripple_core.contract.model_config import load_model_configs
 from server.app import create_app
 from server.settings import ServerSettings
 
@@ -25,7 +25,7 @@ def main() -> int:
     """Run until stopped; 2 for wrong settings."""
     try:
         settings = ServerSettings()
-        find_model(settings.model)
+        load_model_configs(settings)
     except ValidationError as error:
         first = error.errors()[0]
         return _refuse(f"setting {first['loc'][0]}: {first['msg']}")

@@ -14,7 +14,7 @@ from redis import asyncio as async_redis
 from starlette.middleware.cors import CORSMiddleware
 
 from ripple_core.contract.estimate import Estimator
-from ripple_core.contract.models import find_model
+from ripple_core.contract.model_config import load_model_configs
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.retention import ServingMarks
 from ripple_core.contract.store import JobStore
@@ -52,7 +52,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     Raises:
         ValueError: at start-up, when no Redis is configured.
-        UnknownModel: at start-up, when the configured model is not known.
+        UnknownModel: at start-up, when a configured model is not known, or the file of models is wrong.
     """
 
     @asynccontextmanager
@@ -114,7 +114,7 @@ def _service(redis: Redis, settings: ServerSettings) -> JobService:
         estimator=Estimator(redis),
         videos=open_video_store(settings),
         serving=ServingMarks(redis),
-        model=find_model(settings.model),
+        models=tuple(load_model_configs(settings)),
         lora_dir=settings.lora_dir,
         webhook_allow=settings.webhook_allow,
     )

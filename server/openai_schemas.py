@@ -170,7 +170,7 @@ class OpenAIModelList(BaseModel):
     """The models this server generates with."""
 
     object: Literal["list"] = Field("list", description="Always list.")
-    data: list[OpenAIModel] = Field(description="One so far.")
+    data: list[OpenAIModel] = Field(description="The default one first.")
 
 
 class OpenAIErrorDetails(BaseModel):

@@ -1,7 +1,8 @@
 """Bodies of our own API."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 
@@ -10,6 +11,7 @@ from ripple_core.contract.job import JobError, JobRecord, JobStatus, Progress, Q
 from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.models import ModelSpec
 from ripple_core.contract.request import Priority, ResolvedRequest, ReuseMode
+from ripple_core.contract.workers import WorkerInfo, WorkerState
 
 
 class Links(BaseModel):
@@ -83,17 +85,35 @@ class EstimateAnswer(BaseModel):
     )
 
 
+class LoadedOn(BaseModel):
+    """A worker that has a model in its memory."""
+
+    worker: str = Field(description="Its name.")
+    device: str = Field(description="Its device as configured, such as cuda:0 or auto.")
+    state: WorkerState = Field(description="What it does; a draining one takes no more jobs.")
+
+
 class Model(ModelSpec):
-    """A model and the reuse modes it runs with."""
+    """A model, the reuse modes it runs with, and where it is loaded."""
 
     modes: tuple[ReuseMode, ...] = Field(description="What `reuse.mode` may be.")
     loras: list[str] = Field(description="What `loras` may name.")
+    loaded_on: list[LoadedOn] = Field(
+        description="Live workers that have it in memory; jobs of a model that is nowhere wait until one has loaded it."
+    )
+
+    @classmethod
+    def of(cls, spec: ModelSpec, loras: list[str], workers: Iterable[WorkerInfo]) -> "Model":
+        """A model as clients see it; workers are those that have it in memory."""
+        loaded_on = [LoadedOn(worker=worker.name, device=worker.device, state=worker.state) for worker in workers]
+        shown = {"modes": get_args(ReuseMode), "loras": loras, "max_work": spec.work_limit, "loaded_on": loaded_on}
+        return cls(**dict(spec) | shown)
 
 
 class ModelList(BaseModel):
     """The models this server generates with; the first is the default."""
 
-    models: list[Model] = Field(description="One so far.")
+    models: list[Model] = Field(description="In the operator's order.")
 
 
 class Health(BaseModel):

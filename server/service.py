@@ -17,7 +17,8 @@ from ripple_core.contract.errors import (
 from ripple_core.contract.estimate import Estimate, Estimator
 from ripple_core.contract.job import JobRecord, JobStatus, QueuePlace, Webhook, new_job_id, utc_now
 from ripple_core.contract.links import signing_secret
-from ripple_core.contract.models import BUILTIN_MODEL_ID, ModelSpec
+from ripple_core.contract.model_config import ModelConfig
+from ripple_core.contract.models import ModelSpec
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.request import GenerateRequest, ResolvedRequest
 from ripple_core.contract.retention import ServingMarks
@@ -26,6 +27,7 @@ from ripple_core.contract.submission import IdempotencyKey, Submissions
 from ripple_core.contract.validate import resolve
 from ripple_core.contract.videos import VideoStore
 from ripple_core.contract.webhooks import check_webhook_url
+from ripple_core.contract.workers import WorkerInfo
 from server.access import Caller
 from server.images import as_png, read_data_url
 
@@ -63,7 +65,7 @@ class JobService:
     estimator: Estimator
     videos: VideoStore
     serving: ServingMarks
-    model: ModelSpec
+    models: tuple[ModelConfig, ...]
     lora_dir: Path | None = None
     webhook_allow: tuple[str, ...] = ()
 
@@ -105,7 +107,7 @@ class JobService:
         # Nobody will be told, so the address is not looked up.
         order = Order(request.model_copy(update={"webhook": None}), Caller(), image)
         _, resolved = self._resolve(order)
-        return resolved, self.estimator.estimate(self.model, resolved)
+        return resolved, self.estimator.estimate(self.find_model(request.model), resolved)
 
     def queue_wait_s(self) -> float | None:
         """Estimated seconds until a job of normal priority that came now would start; None while unknown."""
@@ -152,7 +154,8 @@ class JobService:
             VideoExpired: when the files have been deleted since.
         """
         self.require_video(record)
-        path = self.videos.find(record.id, name)
+        assert record.attempt_id is not None
+        path = self.videos.find(record.id, record.attempt_id, name)
         if path is None:
             raise VideoExpired("The video was kept for its time and has been deleted; send the request again.")
         return path
@@ -188,15 +191,26 @@ class JobService:
         return sorted(path.stem for path in self.lora_dir.glob("*.safetensors"))
 
     def find_model(self, name: str | None) -> ModelSpec:
-        """The model a request means.
+        """The model a request means: by its id or the name it is configured by, or the first one.
 
         Raises:
             UnknownModel: when this server does not have it.
         """
-        asked = BUILTIN_MODEL_ID if name == "builtin" else name
-        if asked not in (None, self.model.id):
-            raise UnknownModel(f"This server has no model {name!r}; it has: {self.model.id}.")
-        return self.model
+        if name is None:
+            return self.models[0].spec
+        by_name = {config.source: config.spec for config in reversed(self.models)}
+        by_name |= {config.spec.id: config.spec for config in self.models}
+        if name not in by_name:
+            known = ", ".join(config.spec.id for config in self.models)
+            raise UnknownModel(f"This server has no model {name!r}; it has: {known}.")
+        return by_name[name]
+
+    def loaded_on(self) -> dict[str, list[WorkerInfo]]:
+        """Live workers that have a model in memory, by its id."""
+        workers = self.store.workers()
+        return {
+            config.spec.id: [worker for worker in workers if config.spec.id in worker.loaded] for config in self.models
+        }
 
     def _resolve(self, order: Order) -> tuple[bytes | None, ResolvedRequest]:
         request = order.request
@@ -221,7 +235,7 @@ class JobService:
 
     def _records(self, order: Order, resolved: ResolvedRequest) -> list[JobRecord]:
         request = order.request
-        estimate = self.estimator.estimate(self.model, resolved)
+        estimate = self.estimator.estimate(self.find_model(request.model), resolved)
         # Ids of one millisecond sort by chance, and queued jobs start in their order.
         ids = sorted(new_job_id() for _ in range(request.n))
         return [
@@ -249,7 +263,8 @@ def _idempotency_key(order: Order) -> IdempotencyKey | None:
     if order.idempotency_key is None:
         return None
     content: dict[str, Any] = {
-        "request": order.request.model_dump_json(),
+        # What is left out depends on the model: not the same as its default when said.
+        "request": order.request.model_dump_json(exclude_unset=True),
         "image": hashlib.sha256(order.image).hexdigest() if order.image is not None else None,
         "remixed_from": order.remixed_from.id if order.remixed_from else None,
     }

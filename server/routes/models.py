@@ -1,10 +1,7 @@
 """The models."""
 
-from typing import get_args
-
 from fastapi import APIRouter
 
-from ripple_core.contract.request import ReuseMode
 from server.deps import Service
 from server.errors import responses
 from server.schemas import Model, ModelList
@@ -14,7 +11,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/models", responses=responses())
 def list_models(service: Service) -> ModelList:
-    """List what this server generates with, the defaults and the limits of each."""
-    spec = service.model
-    shown = {"modes": get_args(ReuseMode), "loras": service.loras, "max_work": spec.work_limit}
-    return ModelList(models=[Model(**dict(spec) | shown)])
+    """List what this server generates with: defaults and limits of each, and the workers that have it loaded."""
+    workers, loras = service.loaded_on(), service.loras
+    specs = [config.spec for config in service.models]
+    return ModelList(models=[Model.of(spec, loras, workers[spec.id]) for spec in specs])

@@ -147,7 +147,7 @@ async def remix_video(request: Request, record: OwnRecord, submitter: SubmitterD
 @router.get("/models", responses=responses(openai=True), tags=["OpenAI videos"])
 async def list_models(service: Service) -> OpenAIModelList:
     """List what this server generates with."""
-    return OpenAIModelList(data=[OpenAIModel(id=service.model.id)])
+    return OpenAIModelList(data=[OpenAIModel(id=config.spec.id) for config in service.models])
 
 
 def _remixed(record: JobRecord, prompt: str) -> GenerateRequest:

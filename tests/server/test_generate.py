@@ -41,7 +41,7 @@ def test_a_job_is_accepted_stored_and_queued(api: Any) -> None:
     }
     assert (job["error"], job["metrics"], job["links"]["video"]) == (None, None, None)
     assert api.client.get(answer.headers["Location"]).json() == job
-    assert api.store.redis.llen("rq:queue:ripple") == 1
+    assert api.store.redis.llen("rq:queue:ripple-normal:timeripple/builtin") == 1
 
 
 def test_an_omitted_seed_is_drawn_and_shown(api: Any) -> None:
