@@ -1,0 +1,339 @@
+"""One model on several devices of this host, by Ulysses context parallelism.
+
+This process is rank 0 and runs the pipeline as always. The others hold the same transformers and take part in every
+forward call of rank 0's, each with its share of the video's tokens and, in self-attention, of the heads. All else
+happens here alone: what encodes prompts, draws noise, schedules, decodes, cancels and tries again need not know of
+ranks, and they cannot drift apart.
+
+A rank that fails or dies ends the forward call under way with an error, and all ranks; the next video starts them
+anew.
+"""
+
+import inspect
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+from weakref import ref
+
+import torch
+import torch.distributed as dist
+from diffusers.hooks import HookRegistry
+from torch import Tensor
+
+from ripple_core.attention import SavingsReport, TimeRippleConfig
+from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed
+from ripple_core.contract.request import LoraSettings
+from ripple_core.generate.rank import join_process_group
+from ripple_core.generate.rank_messages import Apply, Broadcast, Forward, Join, Message, PutLoras, Remove
+from ripple_core.generate.rank_processes import RankBroke, RankProcesses
+from ripple_core.integrate import TimeRippleHandle, apply_timeripple, transformers_of
+from ripple_core.integrate.context_parallel import connect, merge_ranks, split_over_ranks, ulysses_config
+from ripple_core.integrate.families import family_of
+from ripple_core.integrate.step import StepContextHook
+
+logger = logging.getLogger(__name__)
+
+# After which a rank that neither answers nor dies counts as broken.
+_TIMEOUT = timedelta(minutes=10)
+_WATCH_SECONDS = 1.0
+_HOOK_NAME = "timeripple_ranks"
+
+
+class RankGroup:
+    """The other ranks of one model, and its transformers here.
+
+    torch.distributed has one default process group in a process, so one group runs at a time: a video on another
+    model's group ends this one, and the next on this one starts it again.
+    """
+
+    def __init__(self, size: int, device: torch.device, load: Callable[[str], Any]) -> None:
+        """Start the other ranks, which load while this process does.
+
+        Args:
+            size: number of ranks, this one included; at least 2.
+            device: of this process; with CUDA the others take the ones that follow it.
+            load: a function of some module, or a partial of one; given a device, returns an object with the model's
+                `pipe`.
+
+        Raises:
+            ModelLoadFailed: when there are not as many devices.
+        """
+        self.size = size
+        self._devices = _devices_from(device, size)
+        self._load = load
+        self._config = ulysses_config(size)
+        self._processes: RankProcesses | None = None
+        self._start()
+
+    def attach(self, pipe: Any) -> None:
+        """Let the pipeline's transformers run on all ranks from now on; waits until these have loaded.
+
+        Raises:
+            ModelLoadFailed: when the heads cannot be shared out evenly, the model has a step cache, or a rank cannot
+                load; all ranks have ended then.
+        """
+        transformers = transformers_of(pipe)
+        try:
+            for transformer in transformers:
+                _check(transformer, self.size)
+            self._join()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, GenerationFailed):
+                raise ModelLoadFailed(f"The model cannot run on {self.size} devices: {error}") from error
+            raise
+        for index, transformer in enumerate(transformers):
+            split_over_ranks(transformer, self._config)
+            registry = HookRegistry.check_if_exists_or_initialize(transformer)
+            # The last one gets the call as it was made.
+            registry.register_hook(_OnAllRanks(self, index), _HOOK_NAME)
+
+    def apply(self, pipe: Any, config: TimeRippleConfig) -> "ParallelHandle":
+        """`apply_timeripple` on all ranks, which start again if they have ended.
+
+        Raises:
+            ValueError: as `apply_timeripple`.
+            GenerationFailed: when a rank does not start or fails.
+        """
+        self._ensure_running()
+        handle = apply_timeripple(pipe, config)
+        try:
+            self.ask(Apply(config))
+        except BaseException:
+            handle.remove()
+            raise
+        return ParallelHandle(self, handle)
+
+    @contextmanager
+    def loras_on(self, loras: Sequence[LoraSettings], folder: Path | None) -> Iterator[None]:
+        """What `ripple_core.generate.loras.loras_on` does, on the other ranks.
+
+        Raises:
+            GenerationFailed: when a rank does not start or fails.
+        """
+        if not loras:
+            yield
+            return
+        self._ensure_running()
+        self.ask(PutLoras(tuple(loras), folder))
+        try:
+            yield
+        finally:
+            # Ranks that have ended will start without any.
+            if self._processes is not None:
+                self.ask(PutLoras((), None))
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the other ranks in order; empty when they have ended."""
+        return self._processes.pids if self._processes else []
+
+    def close(self) -> None:
+        """End the other ranks; does nothing when they have ended."""
+        if self._processes is None:
+            return
+        processes, self._processes = self._processes, None
+        processes.end()
+        _leave_process_group()
+
+    def ask(self, message: Message) -> list[Any]:
+        """Send a message to the other ranks, and wait for what each answers.
+
+        Raises:
+            GenerationFailed: when one fails or has ended; all have ended then.
+            torch.OutOfMemoryError: when that is why one failed.
+        """
+        try:
+            processes = self._living()
+            processes.tell(message)
+            return processes.answers()
+        except (OSError, EOFError, RankBroke) as error:
+            raise self.broken(error) from error
+
+    def announce(self, message: Forward, tensors: Sequence[Tensor]) -> None:
+        """Make the others take part in the forward call that follows, with these inputs."""
+        self._config.context_parallel_config.ulysses_anything = not message.is_even
+        self._living().tell(message)
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+    def broken(self, error: Exception) -> Exception:
+        """End all ranks after an error in what they did together.
+
+        Returns:
+            What to raise: the error, or GenerationFailed or torch.OutOfMemoryError where another rank failed first.
+        """
+        ran_out_here = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        words = self._processes.last_words() if self._processes and not ran_out_here else []
+        self.close()
+        if not words:
+            return error
+        reason = "; ".join(word.reason for word in words)
+        logger.warning("all %d ranks ended: %s", self.size, reason)
+        if any(word.is_out_of_memory for word in words):
+            return torch.OutOfMemoryError(reason)
+        return GenerationFailed(f"One of the {self.size} processes that generate together failed ({reason}).")
+
+    def _living(self) -> RankProcesses:
+        if self._processes is None:
+            raise GenerationFailed(f"The {self.size} processes that generate together have ended.")
+        return self._processes
+
+    def _ensure_running(self) -> None:
+        if self._processes is not None and not self._processes.all_live:
+            self.close()
+        if self._processes is None:
+            self._start()
+            self._join()
+
+    def _start(self) -> None:
+        _make_room_for(self)
+        self._processes = RankProcesses(self._devices, self._load)
+
+    def _join(self) -> None:
+        """Wait until all have loaded; then they and this process become a process group."""
+        processes, device = self._living(), self._devices[0]
+        try:
+            processes.answers()
+            with tempfile.TemporaryDirectory(prefix="timeripple-") as folder:
+                message = Join(Path(folder) / "rendezvous", _TIMEOUT)
+                processes.tell(message)
+                join_process_group(message, 0, self.size, device)
+                connect(self._config, device)
+                processes.answers()
+        except (OSError, EOFError, RuntimeError, RankBroke) as error:
+            failure = self.broken(error)
+            raise failure if failure is not error else GenerationFailed(f"The ranks did not meet: {error}") from error
+        Thread(target=_watch, args=(ref(self), ref(processes)), daemon=True).start()
+
+
+class ParallelHandle:
+    """TimeRipple on all ranks of a model, for one video."""
+
+    def __init__(self, group: RankGroup, mine: TimeRippleHandle) -> None:
+        self._group = group
+        self._mine = mine
+        self._reports: list[SavingsReport] | None = None
+        self._failure: Exception | None = None
+
+    def remove(self) -> None:
+        """Put the stock attention back on all ranks; never fails, and a second call does nothing."""
+        self._mine.remove()
+        if self._reports is None and self._failure is None:
+            try:
+                self._reports = self._group.ask(Remove())
+            except (GenerationFailed, torch.OutOfMemoryError) as error:
+                self._failure = error
+
+    def report(self) -> SavingsReport:
+        """What ran on all ranks, after `remove`.
+
+        Raises:
+            GenerationFailed: when a rank has failed, so that nobody knows.
+            torch.OutOfMemoryError: when that is why.
+        """
+        if self._failure is not None:
+            raise self._failure
+        assert self._reports is not None
+        return merge_ranks([self._mine.report(), *self._reports])
+
+
+class _OnAllRanks(StepContextHook):
+    """Makes the other ranks take part in a transformer's forward calls."""
+
+    def __init__(self, group: RankGroup, index: int) -> None:
+        super().__init__()
+        self._group = group
+        self._index = index
+
+    def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+        """Called by diffusers in the place of `forward`."""
+        try:
+            self._group.announce(*self._message(module, args, kwargs))
+            return self.fn_ref.original_forward(*args, **kwargs)
+        except Exception as error:
+            failure = self._group.broken(error)
+            if failure is error:
+                raise
+            raise failure from error
+
+    def _message(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Forward, list[Tensor]]:
+        arguments = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
+        del arguments["self"]
+        grid = family_of(module).grid(module, arguments)
+        is_even = grid is not None and grid.num_tokens % self._group.size == 0
+        inputs, tensors = dict(arguments), []
+        for name, value in arguments.items():
+            if isinstance(value, Tensor):
+                tensors.append(value.contiguous())
+                inputs[name] = Broadcast(value.shape, value.dtype)
+        return Forward(self._index, inputs, self.state_manager._context, is_even), tensors
+
+
+def _check(transformer: Any, size: int) -> None:
+    heads = {attention.heads for attention in family_of(transformer).self_attention(transformer)}
+    if any(number % size for number in heads):
+        allowed = [number for number in range(2, max(heads) + 1) if all(heads_ % number == 0 for heads_ in heads)]
+        raise GenerationFailed(
+            f"its {'/'.join(map(str, sorted(heads)))} attention heads cannot be shared out evenly; "
+            f"context_parallel may be one of: {', '.join(map(str, [1, *allowed]))}."
+        )
+    if getattr(transformer, "is_cache_enabled", False):
+        raise GenerationFailed("each would decide for itself what its step cache leaves out; use one or the other.")
+
+
+def _devices_from(device: torch.device, size: int) -> list[torch.device]:
+    if device.type != "cuda":
+        return [device] * size
+    first = torch.cuda.current_device() if device.index is None else device.index
+    if first + size > torch.cuda.device_count():
+        raise ModelLoadFailed(
+            f"context_parallel = {size} from cuda:{first} on needs {first + size} CUDA devices; "
+            f"there are {torch.cuda.device_count()}."
+        )
+    return [torch.device("cuda", first + rank) for rank in range(size)]
+
+
+_current: "Callable[[], RankGroup | None]" = lambda: None  # noqa: E731 - a dead weak reference
+_leaving = Lock()
+
+
+def _make_room_for(group: RankGroup) -> None:
+    """End the group that runs."""
+    global _current  # noqa: PLW0603 - as the process group itself is
+    running = _current()
+    if running is not None:
+        running.close()
+    _leave_process_group()
+    _current = ref(group)
+    if sys.platform == "linux":
+        # All are on this host: nobody else needs to reach what they listen on.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+
+
+def _leave_process_group() -> None:
+    with _leaving:
+        if dist.is_initialized():
+            # Destroying it would wait for ranks that are no more.
+            dist.distributed_c10d._abort_process_group()
+
+
+def _watch(group: "ref[RankGroup]", processes: "ref[RankProcesses]") -> None:
+    """A collective of NCCL waits for a dead rank until its timeout, and the main thread with it."""
+    while True:
+        time.sleep(_WATCH_SECONDS)
+        watched, owner = processes(), group()
+        if watched is None or owner is None or owner._processes is not watched:
+            return
+        if not watched.all_live:
+            _leave_process_group()
+            return
