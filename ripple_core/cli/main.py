@@ -101,10 +101,15 @@ def serve(
 def worker(
     data_dir: DataDir = Path("ripple-data"),
     model: Model = "builtin",
-    device: Annotated[str, typer.Option(envvar="RIPPLE_DEVICE", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(envvar="RIPPLE_DEVICE", help="auto, cpu, cuda or cuda:N, once a worker; all for every GPU."),
+    ] = None,
 ) -> None:
-    """Run one worker alone, on the Redis in REDIS_URL or the data folder's embedded one."""
-    _run_alone("worker", data_dir, {"RIPPLE_MODEL": model, "RIPPLE_DEVICE": device})
+    """Run workers alone, one for each device, on the Redis in REDIS_URL or the data folder's embedded one."""
+    from ripple_core.cli.workers import run_workers
+
+    sys.exit(run_workers(data_dir, {"RIPPLE_MODEL": model}, device or ["auto"]))
 
 
 @app.command()
