@@ -41,14 +41,14 @@ class Policy:
         head_start_seconds: a job whose model the GPU holds counts as having come so much earlier. 0 takes the oldest,
             whatever the GPU holds; infinity takes others only when no job of a held model waits.
         overdue_seconds: a job that has waited longer goes before all that have not, whatever its model.
-        warm_idle: a job goes to an idle GPU that holds its model, if there is one; else, and without this rule always,
-            to the one that was idle for longest.
+        grace_seconds: a job is left for so long to GPUs that hold its model, even while others are idle. At 0 it goes
+            to the GPU that was idle for longest, as Redis has it.
     """
 
     name: str
     head_start_seconds: float = 0.0
     overdue_seconds: float = math.inf
-    warm_idle: bool = False
+    grace_seconds: float = 0.0
 
     def rank(self, job: "Job", loaded: Sequence[int], now: float) -> tuple[float, ...]:
         """Of two waiting jobs of the same priority the one with the lower rank goes first."""
@@ -56,6 +56,10 @@ class Policy:
             return 0, job.arrived_at
         head_start = self.head_start_seconds if job.model in loaded else 0.0
         return 1, job.arrived_at - head_start, job.arrived_at
+
+    def allows(self, job: "Job", loaded: Sequence[int], now: float) -> bool:
+        """Whether a GPU that holds these models may take the job yet."""
+        return job.model in loaded or now - job.arrived_at >= self.grace_seconds
 
 
 @dataclass(frozen=True)
@@ -151,18 +155,17 @@ class _Fleet:
         self._policy = policy
         self._models_per_gpu = models_per_gpu
         self._waiting: list[list[deque[Job]]] = [[deque() for _ in models] for _ in _PRIORITIES]
-        # Idle for longest first. While one is idle, nothing waits.
+        # Idle for longest first. While one is idle, no job waits that it may take.
         self._idle: dict[_Gpu, simpy.Event] = {}
 
     def submit(self, jobs: Sequence[Job]) -> Generator[simpy.Event, Any, None]:
         """Hand each job, when its time has come, to an idle GPU, or let it wait."""
         for job in jobs:
             yield self.env.timeout(max(job.arrived_at - self.env.now, 0))
-            gpu = self._idle_gpu(job)
-            if gpu is None:
-                self._waiting[job.priority][job.model].append(job)
-            else:
-                self._idle.pop(gpu).succeed(job)
+            self._waiting[job.priority][job.model].append(job)
+            self._offer(job, any_gpu=not self._policy.grace_seconds)
+            if self._policy.grace_seconds:
+                self.env.process(self._offer_later(job))
 
     def work(self, gpu: _Gpu) -> Generator[simpy.Event, Any, None]:
         """The life of one GPU."""
@@ -178,15 +181,20 @@ class _Fleet:
             yield self.env.timeout(job.seconds)
             self.runs.append(run)
 
-    def _idle_gpu(self, job: Job) -> _Gpu | None:
-        longest = next(iter(self._idle), None)
-        if not self._policy.warm_idle:
-            return longest
-        return next((gpu for gpu in self._idle if job.model in gpu.loaded), longest)
+    def _offer_later(self, job: Job) -> Generator[simpy.Event, Any, None]:
+        yield self.env.timeout(self._policy.grace_seconds)
+        if self._idle and job in self._waiting[job.priority][job.model]:
+            self._offer(job, any_gpu=True)
+
+    def _offer(self, job: Job, any_gpu: bool) -> None:
+        idle = (gpu for gpu in self._idle if any_gpu or job.model in gpu.loaded)
+        if (gpu := next(idle, None)) is not None:
+            self._waiting[job.priority][job.model].remove(job)
+            self._idle.pop(gpu).succeed(job)
 
     def _take(self, gpu: _Gpu) -> Job | None:
         for queues in self._waiting:
-            heads = [queue[0] for queue in queues if queue]
+            heads = [queue[0] for queue in queues if queue and self._policy.allows(queue[0], gpu.loaded, self.env.now)]
             if heads:
                 first = min(heads, key=lambda job: self._policy.rank(job, gpu.loaded, self.env.now))
                 return queues[first.model].popleft()

@@ -16,8 +16,8 @@ FIFO = Policy("fifo")
 WARM = Policy("warm_first", head_start_seconds=math.inf)
 BOUNDED = Policy("bounded", head_start_seconds=math.inf, overdue_seconds=200)
 HEAD_START = Policy("head_start", head_start_seconds=200)
-WARM_IDLE = Policy("warm_idle", head_start_seconds=200, warm_idle=True)
-POLICIES = [FIFO, WARM, BOUNDED, HEAD_START, WARM_IDLE]
+GRACE = Policy("grace", head_start_seconds=200, grace_seconds=2)
+POLICIES = [FIFO, WARM, BOUNDED, HEAD_START, GRACE]
 MODELS = [
     ServedModel(name="popular", share=70, job_seconds=[8.0, 12.0], load_seconds=15),
     ServedModel(name="other", share=27, job_seconds=[20.0], load_seconds=30),
@@ -56,11 +56,11 @@ def test_the_same_seed_gives_the_same_runs() -> None:
     assert simulate(drawn(0.8), MODELS, 6, BOUNDED) == simulate(drawn(0.8), MODELS, 6, BOUNDED)
 
 
-def test_warm_first_saves_cold_starts_and_warm_idle_saves_more() -> None:
+def test_warm_first_saves_cold_starts_and_a_grace_for_idle_gpus_saves_more() -> None:
     jobs = drawn(0.5)
     cold = {policy.name: sum(run.is_cold for run in simulate(jobs, MODELS, 6, policy)) for policy in POLICIES}
     assert cold["warm_first"] < cold["fifo"]
-    assert cold["warm_idle"] < cold["head_start"] < cold["fifo"]
+    assert cold["grace"] < cold["head_start"] < cold["fifo"]
 
 
 def longest_wait_of_rare(policy: Policy, jobs: list[Job]) -> float:
@@ -126,12 +126,14 @@ def test_every_job_runs_once_and_no_gpu_does_two_things_at_once(
 @settings(deadline=None, max_examples=60)
 @given(workloads(), st.integers(1, 4), st.sampled_from(POLICIES))
 def test_nobody_is_overtaken_but_as_the_policy_says(jobs: list[Job], num_gpus: int, policy: Policy) -> None:
-    """A job that waits is passed over only by one of a higher priority, an overdue one, or a warm one."""
+    """A job that waits is passed over by one of a higher priority, an overdue one, or a warm one, or it has its grace."""
     runs = simulate(jobs, MODELS, num_gpus, policy)
     holds: dict[int, int] = {}
     for run in sorted(runs, key=lambda run: run.taken_at):
         taken, now = run.job, run.taken_at
         for other in (other.job for other in runs if other.job.arrived_at < now < other.taken_at):
+            if not policy.allows(other, [holds[run.gpu]] if run.gpu in holds else [], now):
+                continue
             assert taken.priority <= other.priority
             if taken.priority < other.priority or taken.arrived_at <= other.arrived_at:
                 continue
