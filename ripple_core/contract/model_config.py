@@ -59,31 +59,60 @@ class TaylorSeerCache(BaseModel):
     max_order: int = Field(1, ge=0, le=4, description="Of the Taylor series.")
 
 
-class PyramidAttentionBroadcast(BaseModel):
-    """Computes the attention of one step in several and repeats its output in between."""
+class SeaCache(BaseModel):
+    """Skips all blocks while the latents, filtered by how clean they are, change little; text-to-video only."""
 
     model_config = _TABLE
 
-    kind: Literal["pyramid_attention_broadcast"]
-    spatial_attention_block_skip_range: int | None = Field(
-        2, ge=2, description="One call of the video self-attention in so many is computed; all when left empty."
-    )
-    cross_attention_block_skip_range: int | None = Field(None, ge=2, description="The same for the attention to text.")
-    spatial_attention_timestep_skip_range: tuple[int, int] = Field(
-        (100, 800), description="Timesteps, 0 to 1000, between which self-attention is repeated."
-    )
-    cross_attention_timestep_skip_range: tuple[int, int] = Field(
-        (100, 800), description="The same for the attention to text."
-    )
+    kind: Literal["sea"]
+    threshold: float = Field(0.25, gt=0, description="Change, added up over skipped steps, that counts as much.")
+    max_consecutive_cached: int = Field(2, ge=1, description="Most steps skipped in a row.")
 
 
-StepCacheConfig = Annotated[FirstBlockCache | TaylorSeerCache | PyramidAttentionBroadcast, Field(discriminator="kind")]
+# Not PyramidAttentionBroadcast and FasterCache, which in diffusers keep one state for both passes of guidance although
+# Wan runs one after the other, nor MagCache, which is made for one number of steps.
+StepCacheOptions = Annotated[FirstBlockCache | TaylorSeerCache | SeaCache, Field(discriminator="kind")]
 
 
-class ModelConfig(BaseModel):
-    """One model: what it is, and how a worker loads and runs it."""
+class LoadOptions(BaseModel):
+    """How a pipeline is loaded and run."""
 
     model_config = _TABLE
+
+    dtype: DtypeName = Field("auto", description="Of transformer and text encoder; auto leaves it to RIPPLE_DTYPE.")
+    device_map: Literal["balanced"] | None = Field(None, description="balanced spreads the parts over all GPUs.")
+    context_parallel: int = Field(1, ge=1, description="GPUs that share every attention call (Ulysses).")
+    offload: Offload = Field(
+        "none",
+        description="Weights wait in the machine's memory: model moves a whole part to the GPU when its turn comes, "
+        "group single layers.",
+    )
+    vae_tiling: bool = Field(False, description="The VAE decodes in tiles: less memory, faint seams at most.")
+    vae_slicing: bool = Field(False, description="The VAE decodes the videos of a batch one by one.")
+    quantization: Quantization | None = Field(None, description="Weights of fewer bits.")
+    step_cache: StepCacheOptions | None = Field(
+        None, description="One of diffusers' caches that skip work in some denoising steps; for every request."
+    )
+    compile: bool = Field(False, description="torch.compile of the transformer's repeated blocks.")
+    profile: Path | None = Field(
+        None, description="Of `ripple calibrate`; the reuse_profile.json in the pipeline's folder by default."
+    )
+
+    @model_validator(mode="after")
+    def _placed_once(self) -> "LoadOptions":
+        ways = {
+            "device_map": self.device_map is not None,
+            "offload": self.offload != "none",
+            "context_parallel": self.context_parallel > 1,
+        }
+        chosen = [name for name, is_chosen in ways.items() if is_chosen]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} exclude one another; keep one")
+        return self
+
+
+class ModelConfig(LoadOptions):
+    """One model: what it is, what clients see of it, and how a worker loads and runs it."""
 
     source: str = Field(
         description="builtin, a name of `ripple models`, or a pipeline folder (relative to the models file's folder)."
@@ -94,43 +123,17 @@ class ModelConfig(BaseModel):
     description: str | None = Field(None, description="What it is, in a line, instead of its own words.")
     max_work: int | None = Field(None, ge=1, description="Most width x height x num_frames x steps of a request.")
     reuse: ReuseSettings | None = Field(None, description="For requests that do not say; 0.5 and auto by default.")
-    profile: Path | None = Field(
-        None, description="Of `ripple calibrate`; the reuse_profile.json in the pipeline's folder by default."
-    )
-
     preload: bool = Field(False, description="Workers load it when they start, in the order of the file.")
     warm_up: bool = Field(
         False,
-        description="A first short video, which nobody sees, follows loading: kernels and compiled code are ready.",
+        description="With preload: a short video that nobody sees, so that kernels and compiled code are ready.",
     )
     max_batch: int = Field(1, ge=1, le=64, description="Most requests that differ only in prompt and seed, run as one.")
 
-    dtype: DtypeName = Field("auto", description="Of transformer and text encoder; auto leaves it to RIPPLE_DTYPE.")
-    device_map: Literal["balanced"] | None = Field(None, description="balanced spreads the parts over all GPUs.")
-    context_parallel: int = Field(1, ge=1, description="GPUs that share every attention call (Ulysses).")
-    offload: Offload = Field(
-        "none",
-        description="Weights wait in the machine's memory: model moves a whole part to the GPU when its turn comes, "
-        "group a few layers at a time.",
-    )
-    vae_tiling: bool = Field(False, description="The VAE decodes in tiles: less memory, faint seams at most.")
-    vae_slicing: bool = Field(False, description="The VAE decodes the videos of a batch one by one.")
-    quantization: Quantization | None = Field(None, description="Weights of fewer bits.")
-    step_cache: StepCacheConfig | None = Field(
-        None, description="One of diffusers' caches that skip work in some denoising steps; for every request."
-    )
-    compile: bool = Field(False, description="torch.compile of the transformer's repeated blocks.")
-
     @model_validator(mode="after")
-    def _placed_once(self) -> "ModelConfig":
-        ways = {
-            "device_map": self.device_map is not None,
-            "offload": self.offload != "none",
-            "context_parallel": self.context_parallel > 1,
-        }
-        chosen = [name for name, is_chosen in ways.items() if is_chosen]
-        if len(chosen) > 1:
-            raise ValueError(f"{' and '.join(chosen)} exclude one another; keep one")
+    def _warmed_at_start(self) -> "ModelConfig":
+        if self.warm_up and not self.preload:
+            raise ValueError("warm_up needs preload = true: a job that waits for its model is the first video itself")
         return self
 
     @cached_property

@@ -3,7 +3,7 @@
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,13 +13,18 @@ from transformers.utils import logging as transformers_logging
 
 from ripple_core.attention import ReuseProfile, TimeRippleConfig
 from ripple_core.contract.errors import ModelLoadFailed, OutOfMemory
+from ripple_core.contract.model_config import DtypeName, LoadOptions
 from ripple_core.contract.models import ModelSpec
+from ripple_core.generate.load_options import from_pretrained_arguments, place, put_on, reason_not_to_load
 from ripple_core.integrate import apply_timeripple
 
 # `ripple calibrate` writes it into a pipeline's folder.
 PROFILE_FILE = "reuse_profile.json"
+# As Wan's authors advise.
+FIXED_DTYPES = {"vae": torch.float32, "image_encoder": torch.float32}
 
-DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+# What torch's CPU allocator raises is a plain RuntimeError.
+_NO_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -54,44 +59,79 @@ def device_name(device: torch.device) -> str:
 
 
 def load_model(
-    spec: ModelSpec, device: str = "auto", dtype: DtypeName = "auto", use_profile: bool = True
+    spec: ModelSpec,
+    device: str = "auto",
+    dtype: DtypeName = "auto",
+    use_profile: bool = True,
+    options: LoadOptions | None = None,
 ) -> LoadedModel:
     """Load a pipeline and move it to a device.
 
     Args:
         spec: what to load.
         device: a torch device; "auto" takes CUDA when there is one.
-        dtype: of transformer and text encoder; "auto" is bfloat16 on CUDA and float32 elsewhere. The VAE and the
-            encoder of a first frame stay in float32, as Wan's authors advise.
+        dtype: of transformer and text encoder where the options leave it open; "auto" is bfloat16 on CUDA and float32
+            elsewhere. The VAE and the encoder of a first frame stay in float32.
         use_profile: whether to read the profile of the model's calibration, if it has one.
+        options: how; by default as the stock pipeline is.
 
     Raises:
-        ModelLoadFailed: when files are missing or broken, the profile's included, or the pipeline is of an
-            unsupported kind.
+        ModelLoadFailed: when files are missing or broken, the profile's included, the pipeline is of an unsupported
+            kind, or an option is not to be had on this device or without a package.
         OutOfMemory: when it does not fit.
     """
-    chosen_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    if dtype == "auto":
-        chosen_dtype = torch.bfloat16 if chosen_device.type == "cuda" else torch.float32
-    else:
-        chosen_dtype = getattr(torch, dtype)
+    options = options or LoadOptions()
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, options, chosen_device)
+    if reason := reason_not_to_load(options, chosen_device):
+        raise ModelLoadFailed(f"{spec.id} could not be loaded: {reason}.")
+    if chosen_device.index is not None:
+        # Streams and kernels go to the current device, whatever device their tensors are on.
+        torch.cuda.set_device(chosen_device)
     # These bars count files of a second; downloads keep theirs.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        dtypes = {"default": chosen_dtype, "vae": torch.float32, "image_encoder": torch.float32}
-        pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes).to(chosen_device)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{spec.id} does not fit into the memory of {chosen_device}.") from error
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        pipe = _load_pipe(spec, options, chosen_device, chosen_dtype)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _does_not_fit(spec, chosen_device) from error
+    except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError) as error:
+        if _NO_MEMORY in str(error):
+            raise _does_not_fit(spec, chosen_device) from error
         raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
-    pipe.set_progress_bar_config(disable=True)
-    profile = _load_profile(spec, pipe) if use_profile else None
+    profile = _load_profile(options.profile or Path(spec.source) / PROFILE_FILE, pipe) if use_profile else None
     return LoadedModel(spec, pipe, chosen_device, chosen_dtype, profile)
 
 
-def _load_profile(spec: ModelSpec, pipe: Any) -> ReuseProfile | None:
-    path = Path(spec.source) / PROFILE_FILE
+def choose_device(name: str) -> torch.device:
+    """A torch device; "auto" is CUDA when there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def choose_dtype(name: DtypeName, options: LoadOptions, device: torch.device) -> torch.dtype:
+    """The options', else the one named; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    name = name if options.dtype == "auto" else options.dtype
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
+
+
+def _load_pipe(spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Any:
+    dtypes = {"default": dtype, **FIXED_DTYPES}
+    arguments = from_pretrained_arguments(options, spec.source)
+    pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes, **arguments)
+    pipe.set_progress_bar_config(disable=True)
+    place(pipe, options, device)
+    put_on(pipe, options, dtype)
+    return pipe
+
+
+def _does_not_fit(spec: ModelSpec, device: torch.device) -> OutOfMemory:
+    return OutOfMemory(f"{spec.id} does not fit into the memory of {device}.")
+
+
+def _load_profile(path: Path, pipe: Any) -> ReuseProfile | None:
     if not path.is_file():
         return None
     try:
