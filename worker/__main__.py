@@ -6,8 +6,8 @@ import sys
 from pydantic import ValidationError
 from redis import RedisError
 
-from ripple_core.contract.errors import UnknownModel
-from ripple_core.contract.models import find_model
+from ripple_core.contract.errors import ModelsFileInvalid, UnknownModel
+from ripple_core.contract.model_config import load_model_configs
 from worker.loop import run_worker
 from worker.settings import WorkerSettings
 
@@ -16,12 +16,12 @@ def main() -> int:
     """Run until stopped; 2 for wrong settings, 1 when Redis cannot be reached."""
     try:
         settings = WorkerSettings()
-        find_model(settings.model)
+        load_model_configs(settings)
     except ValidationError as error:
         first = error.errors()[0]
         print(f"error: setting {first['loc'][0]}: {first['msg']}", file=sys.stderr)  # noqa: T201
         return 2
-    except UnknownModel as error:
+    except (UnknownModel, ModelsFileInvalid) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

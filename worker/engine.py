@@ -1,28 +1,61 @@
-"""The parent's handle on its child process: starts it, follows a job, replaces it when it dies."""
+"""The parent's handle on its child process: starts it, follows its videos, replaces it when it dies or hangs."""
 
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import Protocol
 
-from ripple_core.contract.errors import WorkerLost
-from ripple_core.contract.job import JobError, Progress
-from worker.child import run_child
-from worker.messages import EndAnswer, Failed, Generate, Stop, Stopped
+from ripple_core.contract.errors import Stalled, WorkerLost
+from ripple_core.contract.job import JobError, Progress, Stage
+from worker.child import EXIT_DEVICE_BROKEN, run_child
+from worker.messages import Answer, Ended, Failed, FromChild, Generate, Idle, Loaded, Ready, Reported, Stop, Stopped
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 
+Child = Callable[[Connection, WorkerSettings], None]
+
+
+class Follower(Protocol):
+    """Follows one execution."""
+
+    def on_progress(self, progress: Progress) -> None:
+        """Called for every progress message."""
+
+    def stop_wanted(self) -> bool:
+        """Asked several times a second; once True, the child is told to stop after its denoising step."""
+
+    def on_end(self, answer: Answer) -> None:
+        """Called once."""
+
 
 class Engine:
-    """One child process that owns the device. Spawned, never forked: CUDA does not survive a fork."""
+    """One child process that owns the device. Spawned, never forked: CUDA does not survive a fork.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    Args:
+        settings: handed to the child.
+        child: what the process runs.
+        on_loaded: called with the ids of the models in its memory whenever they change.
+        is_over: asked while waiting; once True the child is killed at once.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        child: Child = run_child,
+        on_loaded: Callable[[tuple[str, ...]], None] = lambda _: None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._settings = settings
+        self._child = child
+        self._on_loaded = on_loaded
+        self._is_over = is_over
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -32,16 +65,29 @@ class Engine:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Spawn the child unless it lives."""
+        """Spawn the child unless it lives. Call it in the main thread: the child dies with the thread."""
         if self._process is not None and self._process.is_alive():
             return
         self.stop()
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        # A daemon ends with its parent.
-        self._process = context.Process(target=run_child, args=(theirs, self._settings), daemon=True)
+        self._process = context.Process(target=self._child, args=(theirs, self._settings), daemon=True)
         self._process.start()
         theirs.close()
+
+    def wait_until_ready(self, stop_wanted: Callable[[], bool]) -> None:
+        """Return when all that is to be preloaded is loaded, failed or took too long, or when no longer wanted."""
+        self.start()
+        assert self._connection is not None
+        deadline = time.monotonic() + self._settings.load_seconds
+        with suppress(EOFError, OSError):
+            while not stop_wanted() and time.monotonic() < deadline:
+                if self._connection.poll(_POLL_SECONDS):
+                    message: FromChild = self._connection.recv()
+                    if isinstance(message, Loaded):
+                        self._on_loaded(message.model_ids)
+                    if isinstance(message, Ready):
+                        return
 
     def stop(self) -> None:
         """End the child, gently first."""
@@ -54,43 +100,44 @@ class Engine:
                 self._process.join()
         self._process = self._connection = None
 
-    def run(self, job: Generate, on_progress: Callable[[Progress], None], stop_wanted: Callable[[], bool]) -> EndAnswer:
-        """Generate one video.
+    def run(self, task: Generate, followers: Mapping[str, Follower]) -> None:
+        """Generate videos that share a run.
+
+        Every follower hears of the end of its execution. A child that dies gives Failed with code worker_lost to all
+        that have not ended, one that hangs Failed with code stalled; the next child starts at once.
 
         Args:
-            job: what to generate.
-            on_progress: called for every progress message.
-            stop_wanted: asked several times a second; once True, the child is told to stop after its denoising
-                step, and killed if it does not within the grace time.
-
-        Returns:
-            How it ended. A child that dies gives Failed with code worker_lost, and the next run starts a new one.
+            task: what to generate.
+            followers: by execution.
         """
         self.start()
         assert self._connection is not None
-        stop_sent_at: float | None = None
+        run = _Run(self._connection, self._settings, dict(followers), self._on_loaded)
         try:
-            self._connection.send(job)
-            while True:
+            self._connection.send(task)
+            while not run.is_idle:
                 if self._connection.poll(_POLL_SECONDS):
-                    message = self._connection.recv()
-                    if not isinstance(message, Progress):
-                        return message
-                    on_progress(message)
-                if stop_sent_at is None and stop_wanted():
-                    self._connection.send(Stop())
-                    stop_sent_at = time.monotonic()
-                elif stop_sent_at and time.monotonic() - stop_sent_at > self._settings.cancel_grace_seconds:
+                    run.take(self._connection.recv())
+                if self._is_over() or run.is_past_grace():
                     logger.warning("the child did not stop in time and is killed")
                     self._kill()
-                    return Stopped()
+                    run.end_all(Stopped())
+                    break
+                run.stop_where_wanted()
+                if (stalled := run.stalled()) is not None:
+                    logger.warning("the child is killed: %s", stalled)
+                    self._kill()
+                    run.end_all(Failed(JobError(code=Stalled.code, message=stalled)))
+                    break
         except (EOFError, OSError):
             exit_code = self._kill()
-            return Failed(JobError(code=WorkerLost.code, message=_death_message(exit_code)))
+            run.end_all(Failed(JobError(code=WorkerLost.code, message=_death_message(exit_code))))
         except BaseException:
             # The child is in the middle of a job nobody follows any more: its answers must not pass for the next one's.
             self._kill()
             raise
+        if not self._is_over():
+            self.start()
 
     def _kill(self) -> int | None:
         assert self._process is not None
@@ -98,9 +145,75 @@ class Engine:
         self._process.join()
         exit_code = self._process.exitcode
         self.stop()
+        self._on_loaded(())
         return exit_code
 
 
+class _Run:
+    """The executions of one Generate that have not ended, and what is known of them."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: WorkerSettings,
+        followers: dict[str, Follower],
+        on_loaded: Callable[[tuple[str, ...]], None],
+    ) -> None:
+        self.is_idle = False
+        self._connection = connection
+        self._settings = settings
+        self._followers = followers
+        self._on_loaded = on_loaded
+        self._stop_sent_at: dict[str, float] = {}
+        self._stage: Stage = "load"
+        self._heard_at = time.monotonic()
+
+    def take(self, message: FromChild) -> None:
+        self._heard_at = time.monotonic()
+        if isinstance(message, Reported):
+            self._stage = message.progress.stage
+            if message.execution in self._followers:
+                self._followers[message.execution].on_progress(message.progress)
+        elif isinstance(message, Ended):
+            self._end(message.execution, message.answer)
+        elif isinstance(message, Loaded):
+            self._on_loaded(message.model_ids)
+        elif isinstance(message, Idle):
+            self.is_idle = True
+
+    def stop_where_wanted(self) -> None:
+        for execution, follower in self._followers.items():
+            if execution not in self._stop_sent_at and follower.stop_wanted():
+                self._connection.send(Stop(execution))
+                self._stop_sent_at[execution] = time.monotonic()
+
+    def is_past_grace(self) -> bool:
+        """Whether all that is left was told to stop, too long ago."""
+        if not self._followers or not self._followers.keys() <= self._stop_sent_at.keys():
+            return False
+        last = max(self._stop_sent_at[execution] for execution in self._followers)
+        return time.monotonic() - last > self._settings.cancel_grace_seconds
+
+    def stalled(self) -> str | None:
+        """What to say when nothing has been heard for longer than the stage may take."""
+        most = self._settings.load_seconds if self._stage == "load" else self._settings.stall_seconds
+        if time.monotonic() - self._heard_at <= most:
+            return None
+        return f"Nothing happened in stage {self._stage} for {most:g} s, and the job was given up."
+
+    def end_all(self, answer: Answer) -> None:
+        for execution in list(self._followers):
+            self._end(execution, answer)
+
+    def _end(self, execution: str, answer: Answer) -> None:
+        if (follower := self._followers.pop(execution, None)) is not None:
+            follower.on_end(answer)
+
+
 def _death_message(exit_code: int | None) -> str:
-    hint = " It was killed, most likely for lack of memory." if exit_code == -9 else ""
-    return f"The process that generates videos ended with exit code {exit_code}.{hint} Try again with a smaller video."
+    hint = ""
+    if exit_code == -9:
+        hint = " It was killed, most likely for lack of memory: a smaller video may do."
+    elif exit_code == EXIT_DEVICE_BROKEN:
+        hint = " The device reported an error after which nothing more can run on it; the worker's log has it."
+    return f"The process that generates videos ended with exit code {exit_code}.{hint}"

@@ -1,116 +1,170 @@
-"""A worker's life: heartbeat, upkeep and RQ's loop. This process never touches the device."""
+"""A worker's life: its threads, its child process and RQ's loop. This process never touches the device."""
 
 import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from threading import Event, Thread
-from types import FrameType
+from threading import Event
 
-from redis import Redis, RedisError
-from redis.backoff import ExponentialBackoff
+from redis import RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
-from rq import SimpleWorker
+from rq import Queue, SimpleWorker
+from rq.exceptions import DequeueTimeout, StopRequested
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from ripple_core.contract.connect import connect
 from ripple_core.contract.estimate import Estimator
-from ripple_core.contract.models import find_model
+from ripple_core.contract.model_config import load_model_configs
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.retention import Retention
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.upkeep import Upkeep
 from ripple_core.contract.videos import open_video_store
-from worker.engine import Engine
+from worker.child import run_child
+from worker.context import WorkerContext
+from worker.engine import Child, Engine
+from worker.keeper import Keeper
+from worker.order import QueueOrder
+from worker.reports import Reports
 from worker.settings import WorkerSettings
-from worker.task import CurrentExecution, WorkerContext, set_context
+from worker.shutdown import Shutdown
+from worker.status import WorkerStatus
+from worker.task import set_context
 from worker.webhooks import WebhookDeliverer, signed_video_link, start_deliverers
 
 logger = logging.getLogger(__name__)
 
-
-class _RippleWorker(SimpleWorker):
-    """RQ's in-process worker; the device's process is the engine's child, so nothing is forked per job."""
-
-    shutting_down: Event
-
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """SIGTERM or Ctrl-C: stop the job after its denoising step and give it back to the queue."""
-        self.shutting_down.set()
-        super().request_stop(signum, frame)
-
-    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        """A second signal changes nothing: stopping is bounded by the cancel grace already."""
+# How long a worker waits for a message before it looks whether it should end, and at the order of the queues.
+_POLL_SECONDS = 2
+_PAUSE_SECONDS = 1.0
+# Life of RQ's own heartbeat, from which it takes its time-outs too.
+_RQ_SECONDS = 30
 
 
-def run_worker(settings: WorkerSettings) -> None:
+def run_worker(settings: WorkerSettings, child: Child = run_child) -> None:
     """Work until SIGTERM or Ctrl-C.
+
+    Args:
+        settings: of the worker.
+        child: what the process runs that owns the device.
 
     Raises:
         ValueError: when no Redis is configured.
         redis.RedisError: when it cannot be reached at start.
+        UnknownModel, ModelsFileInvalid: when a model is not known.
     """
     if settings.redis_url is None:
         raise ValueError("REDIS_URL is not set; `ripple worker` sets it to the embedded Redis")
-    # Short outages of Redis must not end a job that takes minutes.
-    retry = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=20)
-    redis = Redis.from_url(settings.redis_url, retry=retry, retry_on_error=[RedisConnectionError, RedisTimeoutError])
-    redis.ping()
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    store, queue = JobStore(redis), JobQueue(redis)
-    videos = open_video_store(settings)
-    engine = Engine(settings)
-    shutting_down = Event()
-    model = find_model(settings.model)
-    current = CurrentExecution()
-    set_context(WorkerContext(name, store, queue, videos, model, Estimator(redis), engine, shutting_down, current))
-
-    def is_given_up(execution: str) -> bool:
-        return execution.startswith(f"{name}/") and execution != current.owner
-
-    upkeep = Upkeep(store, queue, Retention(store, videos, settings), settings.max_attempts, is_given_up)
-    deliverer = WebhookDeliverer(store, settings, signed_video_link(redis, settings.link_seconds))
-    store.beat(name, timedelta(seconds=settings.lost_after_seconds))
-    Thread(target=_beat, args=(store, name, settings, shutting_down), daemon=True).start()
-    Thread(target=_keep_up, args=(store, upkeep, name, settings, shutting_down), daemon=True).start()
-    start_deliverers(deliverer, shutting_down)
-    engine.start()
-    worker = _RippleWorker(queue.of([model.id]), name=name, connection=redis, serializer=JSONSerializer)
-    worker.shutting_down = shutting_down
+    context = _context(settings, settings.redis_url, child)
+    context.shutdown.listen(context.status.drain)
+    keeper = _keeper(context, settings.redis_url)
+    keeper.start()
+    _start_webhooks(context, settings.redis_url)
+    set_context(context)
     try:
-        # RQ tells of every job and poll at INFO; we tell of jobs ourselves.
-        worker.work(logging_level="WARNING", with_scheduler=False)
+        _prepare(context)
+        _work(context, settings.redis_url)
     finally:
-        shutting_down.set()
-        engine.stop()
-        store.forget_worker(name)
+        context.engine.stop()
+        keeper.stop()
 
 
-def _beat(store: JobStore, name: str, settings: WorkerSettings, ended: Event) -> None:
-    """Heartbeat until the worker ends; Redis may come and go."""
-    while not ended.wait(settings.heartbeat_seconds):
-        with _redis_may_be_away():
-            store.beat(name, timedelta(seconds=settings.lost_after_seconds))
+def _context(settings: WorkerSettings, redis_url: str, child: Child) -> WorkerContext:
+    redis = connect(redis_url)
+    models = {config.spec.id: config for config in load_model_configs(settings)}
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    status = WorkerStatus(name, settings.device, list(models))
+    shutdown = Shutdown(settings.drain_seconds)
+    return WorkerContext(
+        settings=settings,
+        models=models,
+        store=JobStore(redis),
+        reports=Reports(JobStore(connect(redis_url, timeout_seconds=1.0, retries=0))),
+        queue=JobQueue(redis),
+        videos=open_video_store(settings),
+        estimator=Estimator(redis),
+        engine=Engine(settings, child, status.set_loaded, shutdown.now.is_set),
+        status=status,
+        shutdown=shutdown,
+    )
 
 
-def _keep_up(store: JobStore, upkeep: Upkeep, name: str, settings: WorkerSettings, ended: Event) -> None:
-    """Upkeep until the worker ends; in a thread of its own, since removing many files may take longer than silence."""
-    pause_seconds = settings.heartbeat_seconds
-    while not ended.wait(pause_seconds):
-        with _redis_may_be_away():
-            # Or else, after an outage of Redis, this worker might take itself for dead.
-            store.beat(name, timedelta(seconds=settings.lost_after_seconds))
-            upkeep.run()
-            pause_seconds = settings.lost_after_seconds / 2
+def _keeper(context: WorkerContext, redis_url: str) -> Keeper:
+    store = JobStore(connect(redis_url))
+    retention = Retention(store, context.videos, context.settings)
+    most = context.settings.max_attempts
+    upkeep = Upkeep(store, JobQueue(store.redis), retention, most, context.status.is_given_up)
+    return Keeper(store, upkeep, context.status, context.settings)
 
 
-@contextmanager
-def _redis_may_be_away() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        logger.warning("Redis cannot be reached: %s", error)
+def _start_webhooks(context: WorkerContext, redis_url: str) -> None:
+    redis, settings = connect(redis_url), context.settings
+    link = signed_video_link(redis, settings.link_seconds)
+    start_deliverers(WebhookDeliverer(JobStore(redis), settings, link), context.shutdown.draining)
+
+
+def _prepare(context: WorkerContext) -> None:
+    """Start the child; with models to be preloaded, jobs wait until they are."""
+    context.engine.start()
+    if any(config.preload for config in context.models.values()):
+        context.engine.wait_until_ready(context.shutdown.draining.is_set)
+    context.status.enter("idle")
+
+
+def _work(context: WorkerContext, redis_url: str) -> None:
+    """RQ's loop, which ends at errors that it does not expect, again and again."""
+    status, draining = context.status, context.shutdown.draining
+    head_start = context.settings.warm_head_start_seconds
+    # RQ changes the time-outs of its connection.
+    redis = connect(redis_url)
+    order = QueueOrder(JobQueue(redis), list(context.models), head_start, lambda: status.loaded)
+    while not draining.is_set():
+        worker = _RippleWorker(
+            context.queue.of(context.models),
+            name=f"{status.name}-{secrets.token_hex(2)}",
+            connection=redis,
+            serializer=JSONSerializer,
+            worker_ttl=_RQ_SECONDS,
+        )
+        worker.order, worker.draining = order, draining
+        try:
+            # RQ tells of every job and poll at INFO; we tell of jobs ourselves.
+            worker.work(logging_level="WARNING", with_scheduler=False)
+        except RedisError as error:
+            logger.warning("Redis cannot be reached: %s", error)
+        if not draining.wait(_PAUSE_SECONDS):
+            logger.info("the loop over the queues starts again")
+
+
+class _RippleWorker(SimpleWorker):
+    """RQ's in-process worker; the device's process is the engine's child, so nothing is forked for a job."""
+
+    order: QueueOrder
+    draining: Event
+
+    def _install_signal_handlers(self) -> None:
+        """Signals are ours."""
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """Wait for a message, in the order of the moment; in short turns, so that no message is lost to a signal."""
+        del timeout, max_idle_time
+        while not self.draining.is_set():
+            try:
+                self.heartbeat()
+                taken = Queue.dequeue_any(
+                    self.order.queues(), _POLL_SECONDS, connection=self.connection, serializer=self.serializer
+                )
+            except DequeueTimeout:
+                continue
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                logger.warning("Redis cannot be reached: %s", error)
+                self.draining.wait(_PAUSE_SECONDS)
+                continue
+            if taken is not None:
+                taken[0].redis_server_version = self.get_redis_server_version()
+                return taken
+        raise StopRequested

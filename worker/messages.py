@@ -10,40 +10,95 @@ from ripple_core.contract.request import ResolvedRequest
 
 
 @dataclass(frozen=True)
-class Generate:
-    """Parent to child: generate this video's files into the folder."""
+class Video:
+    """What to generate.
 
+    Attributes:
+        execution: the start of the job that it is for.
+        request: all of one model.
+        folder: where to write the files.
+        image: what it begins from, for image-to-video models.
+    """
+
+    execution: str
     request: ResolvedRequest
     folder: Path
-    # What it begins from, for image-to-video models.
     image: Path | None = None
-    # On the monotonic clock, which all processes of a machine share.
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Parent to child: generate one video, or several that can share a run.
+
+    Attributes:
+        videos: one at least.
+        sent_at: on the monotonic clock, which all processes of a machine share.
+    """
+
+    videos: tuple[Video, ...]
     sent_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Parent to child: stop the current job after the denoising step under way."""
+    """Parent to child: stop this execution after the denoising step under way."""
+
+    execution: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Child to parent: it has started, and what was to be preloaded is loaded."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Child to parent: the ids of the models in memory, the last one used at the end."""
+
+    model_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Child to parent: how far a video is."""
+
+    execution: str
+    progress: Progress
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Child to parent: the files are written."""
+    """The files are written."""
 
     metrics: JobMetrics
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Child to parent: the job failed; the child is ready for the next."""
+    """The video failed."""
 
     error: JobError
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """Child to parent: the job was stopped as asked."""
+    """The video was stopped as asked."""
 
 
-Answer = Progress | Finished | Failed | Stopped
-EndAnswer = Finished | Failed | Stopped
+Answer = Finished | Failed | Stopped
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Child to parent: how a video ended."""
+
+    execution: str
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Child to parent: all videos of the last Generate have ended."""
+
+
+FromChild = Ready | Loaded | Reported | Ended | Idle

@@ -1,47 +1,20 @@
-"""The one function the queue names: runs a job from its record to its end."""
+"""The one function the queue names: claims a job, with others that can share its run, and has them generated."""
 
 import logging
 import secrets
-from dataclasses import dataclass
-from threading import Event
+from contextlib import ExitStack
 
-from redis import RedisError
-
-from ripple_core.contract.errors import JobNotFound, StorageUnavailable
-from ripple_core.contract.estimate import Estimator
-from ripple_core.contract.job import JobError, JobRecord, Progress, utc_now
-from ripple_core.contract.metrics import JobMetrics
-from ripple_core.contract.models import ModelSpec
-from ripple_core.contract.queue import JobQueue
-from ripple_core.contract.store import JobStore
-from ripple_core.contract.videos import VideoStore
-from worker.engine import Engine
-from worker.messages import EndAnswer, Failed, Finished, Generate
+from ripple_core.contract.batch import can_share
+from ripple_core.contract.errors import JobNotFound
+from ripple_core.contract.job import JobRecord
+from worker.context import WorkerContext
+from worker.execution import Execution
+from worker.messages import Generate
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class WorkerContext:
-    """What a running worker works with."""
-
-    name: str
-    store: JobStore
-    queue: JobQueue
-    videos: VideoStore
-    model: ModelSpec
-    estimator: Estimator
-    engine: Engine
-    shutting_down: Event
-    current: "CurrentExecution"
-
-
-@dataclass
-class CurrentExecution:
-    """The execution this worker is at, for the thread that looks for lost ones."""
-
-    owner: str | None = None
-
+# How far into the queue we look for jobs that can share a run.
+_LOOK_AHEAD = 32
 
 _context: WorkerContext | None = None
 
@@ -55,91 +28,63 @@ def set_context(context: WorkerContext) -> None:
 def run_job(job_id: str) -> None:
     """Claim a job and bring it to an end; called by RQ."""
     assert _context is not None, "set_context was not called"
-    execution = secrets.token_hex(8)
-    _context.current.owner = f"{_context.name}/{execution}"
+    context = _context
+    context.status.enter("busy")
     try:
-        if not _context.store.claim(job_id, execution, _context.name):
-            return
-        _Execution(_context, _context.store.get(job_id)).run()
+        with ExitStack() as running:
+            first = _claim(context, job_id, running)
+            if first is not None:
+                _run(context, [first, *_companions(context, first.record, running)])
+    finally:
+        context.status.enter("idle")
+
+
+def _run(context: WorkerContext, executions: list[Execution]) -> None:
+    videos = {execution.owner: execution.prepare() for execution in executions}
+    followers = {execution.owner: execution for execution in executions if videos[execution.owner] is not None}
+    if followers:
+        task = Generate(tuple(video for video in videos.values() if video is not None))
+        context.engine.run(task, followers)
+
+
+def _claim(context: WorkerContext, job_id: str, running: ExitStack) -> Execution | None:
+    """Make the job ours; None when somebody else was faster, or it is gone."""
+    token = secrets.token_hex(8)
+    owner = f"{context.status.name}/{token}"
+    # Before the claim: else upkeep might take a claim whose answer is late for one we have given up.
+    context.status.executions[owner] = job_id
+    try:
+        if context.store.claim(job_id, token, context.status.name):
+            return running.enter_context(Execution(context, context.store.get(job_id)))
     except JobNotFound:
         logger.info("job %s was deleted before it ran", job_id)
-    finally:
-        _context.current.owner = None
+    except BaseException:
+        context.status.executions.pop(owner, None)
+        raise
+    context.status.executions.pop(owner, None)
+    return None
 
 
-class _Execution:
-    """One start of one job on this worker."""
-
-    def __init__(self, context: WorkerContext, record: JobRecord) -> None:
-        assert record.execution is not None
-        self._context = context
-        self._record = record
-        self._owner: str = record.execution
-        self._lost = False
-
-    def run(self) -> None:
-        """Generate, then write the end: to the video store first, to the record last."""
-        record, store = self._record, self._context.store
-        logger.info("job %s started (attempt %d)", record.id, record.attempts)
-        self._finish(self._generate())
-        logger.info("job %s: %s", record.id, store.get(record.id).status)
-
-    def _generate(self) -> EndAnswer:
-        record, videos = self._record, self._context.videos
-        try:
-            with videos.staging(record.id) as staged:
-                image = videos.find_image(record.id) if record.request.image_sha256 else None
-                job = Generate(record.request, staged.folder, image)
-                answer = self._context.engine.run(job, self._progress, self._stop_wanted)
-                if isinstance(answer, Finished):
-                    staged.publish()
-                return answer
-        except StorageUnavailable as error:
-            return Failed(JobError(code=error.code, message=str(error)))
-
-    def _finish(self, answer: EndAnswer) -> None:
-        store, job_id = self._context.store, self._record.id
-        if isinstance(answer, Finished):
-            metrics = self._with_queue_time(answer.metrics)
-            if store.succeed(job_id, self._owner, metrics, self._record.request.num_inference_steps):
-                store.add_totals(_totals(metrics))
-                self._context.estimator.remember(self._context.model, self._record.request, metrics)
-        elif isinstance(answer, Failed):
-            if store.fail(job_id, self._owner, answer.error):
-                store.add_totals({"jobs_failed": 1})
-        elif store.get(job_id).cancel_requested:
-            if store.finish_cancel(job_id, self._owner):
-                store.add_totals({"jobs_cancelled": 1})
-        elif store.return_to_queue(job_id, self._owner):
-            # Stopped because this worker shuts down: another one, or this one's next start, takes the job.
-            self._context.queue.send(job_id, self._record.request.model, self._record.priority)
-
-    def _progress(self, progress: Progress) -> None:
-        if not self._context.store.set_progress(self._record.id, self._owner, progress):
-            self._lost = True
-
-    def _stop_wanted(self) -> bool:
-        if self._lost or self._context.shutting_down.is_set():
-            return True
-        try:
-            return self._context.store.should_stop(self._record.id, self._owner)
-        except (RedisError, JobNotFound):
-            return False
-
-    def _with_queue_time(self, metrics: JobMetrics) -> JobMetrics:
-        started = self._record.started_at
-        assert started is not None
-        waited = (started - self._record.created_at).total_seconds()
-        total = (utc_now() - self._record.created_at).total_seconds()
-        latency = metrics.latency_s.model_copy(update={"queue": waited, "total": total})
-        return metrics.model_copy(update={"latency_s": latency})
+def _companions(context: WorkerContext, first: JobRecord, running: ExitStack) -> list[Execution]:
+    """Waiting jobs claimed to share the first one's run, if the model is to be run in batches."""
+    room = context.models[first.request.model].max_batch - 1
+    # A job that has been tried before may be what killed the process: it runs alone.
+    if room == 0 or first.attempts > 1:
+        return []
+    found: list[Execution] = []
+    waiting = context.queue.next_jobs(first.request.model, first.priority, _LOOK_AHEAD)
+    for job_id, message_id in waiting.items():
+        if len(found) == room:
+            break
+        if _suits(context, first, job_id) and (execution := _claim(context, job_id, running)) is not None:
+            context.queue.remove(first.request.model, first.priority, message_id)
+            found.append(execution)
+    return found
 
 
-def _totals(metrics: JobMetrics) -> dict[str, float]:
-    return {
-        "jobs_succeeded": 1,
-        "attention_dense_flops": metrics.attention.dense_flops,
-        "attention_executed_flops": metrics.attention.executed_flops,
-        "denoise_seconds": metrics.latency_s.denoise,
-        "video_seconds": metrics.output.duration_s,
-    }
+def _suits(context: WorkerContext, first: JobRecord, job_id: str) -> bool:
+    try:
+        other = context.store.get(job_id)
+    except JobNotFound:
+        return False
+    return other.attempts == 0 and can_share(first.request, other.request)

