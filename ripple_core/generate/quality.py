@@ -8,7 +8,8 @@ from ripple_core.contract.metrics import QualityMetrics
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.difference import compare_frames
 from ripple_core.generate.load import LoadedModel
-from ripple_core.generate.run import GeneratedFrames, ProgressCallback, StopCallback, generate_frames
+from ripple_core.generate.run import GeneratedFrames, generate_frames
+from ripple_core.generate.watch import ProgressCallback, StopCallback
 
 
 def check_quality(
@@ -18,6 +19,7 @@ def check_quality(
     on_progress: ProgressCallback,
     should_stop: StopCallback,
     first_frame: Image.Image | None,
+    retry_tiling: bool,
 ) -> QualityMetrics:
     """Render the same request dense, on the pipeline as it is, and compare.
 
@@ -28,10 +30,12 @@ def check_quality(
         on_progress: called as by `generate_frames`, in stage "quality_check".
         should_stop: asked after every denoising step and between the frames compared.
         first_frame: as of the video.
+        retry_tiling: as of the video.
 
     Raises:
         GenerationCancelled: when should_stop said so.
-        OutOfMemory: with what to lower.
+        InvalidOutput: when the twin's frames are no video.
+        OutOfMemory: with what would fit.
     """
     # Every call went to the stock kernel: the twin would be the same, bit for bit.
     if set(video.report.dense_steps) == set(video.report.by_step):
@@ -46,8 +50,9 @@ def check_quality(
         if should_stop():
             raise GenerationCancelled("The job was cancelled.")
 
-    dense = request.model_copy(update={"reuse": request.reuse.model_copy(update={"mode": "dense"})})
-    twin = generate_frames(model, dense, report, should_stop, first_frame=first_frame)
+    twin = generate_frames(
+        model, without_reuse(request), report, should_stop, first_frame=first_frame, retry_tiling=retry_tiling
+    )
     difference = compare_frames(twin.frames, video.frames, before_frame=stop_if_asked)
     return QualityMetrics(
         identical=difference.psnr_db is None,
@@ -56,3 +61,8 @@ def check_quality(
         ssim=difference.ssim,
         dense_denoise_s=twin.latency.denoise,
     )
+
+
+def without_reuse(request: ResolvedRequest) -> ResolvedRequest:
+    """The same with dense attention."""
+    return request.model_copy(update={"reuse": request.reuse.model_copy(update={"mode": "dense"})})

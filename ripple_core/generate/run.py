@@ -1,9 +1,10 @@
-"""Runs a loaded pipeline on one request: prompt to frames."""
+"""Runs a loaded pipeline on one request or on several at once: prompts to frames."""
 
-import time
+import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,17 +12,20 @@ from PIL import Image
 from torch import nn
 
 from ripple_core.attention import SavingsReport, TimeRippleConfig
-from ripple_core.contract.errors import GenerationCancelled, OutOfMemory
-from ripple_core.contract.job import Progress
-from ripple_core.contract.metrics import LatencySeconds
+from ripple_core.contract.errors import GenerationCancelled, InvalidOutput, RippleError
+from ripple_core.contract.metrics import LatencySeconds, Retry
 from ripple_core.contract.request import ResolvedRequest
+from ripple_core.generate.check import problem_with_frames
 from ripple_core.generate.load import LoadedModel
+from ripple_core.generate.memory import out_of_memory_named, peak_memory_bytes, remember, start_measuring
+from ripple_core.generate.tiling import tiles_where_memory_is_short
+from ripple_core.generate.watch import FramesJob, NothingLeftError, ProgressCallback, StopCallback, Watch
 from ripple_core.integrate import apply_timeripple, transformers_of
+
+logger = logging.getLogger(__name__)
 
 # What WanPipeline pads prompts to by default; encoding ourselves must not change it.
 MAX_SEQUENCE_LENGTH = 512
-# Share of the job's time before and after the denoising loop, for the progress bar only.
-_BEFORE_DENOISE, _AFTER_DENOISE = 0.02, 0.05
 
 
 class AppliedAttention(Protocol):
@@ -34,18 +38,24 @@ class AppliedAttention(Protocol):
         """Put the stock transformer back."""
 
 
-ProgressCallback = Callable[[Progress], None]
-StopCallback = Callable[[], bool]
-
-
 @dataclass(frozen=True)
 class GeneratedFrames:
-    """frames: uint8 ``[num_frames, height, width, 3]``; latency: the stages that ran here."""
+    """frames: uint8 ``[num_frames, height, width, 3]``; latency: the stages that ran here; retries: within them."""
 
     frames: np.ndarray
     latency: LatencySeconds
     report: SavingsReport
     peak_memory_bytes: int
+    retries: tuple[Retry, ...] = ()
+
+
+class InvalidFrames(InvalidOutput):
+    """What a run came out with is no video; `reused` tells whether any of its attention was reused."""
+
+    def __init__(self, problem: str, report: SavingsReport) -> None:
+        self.reused = set(report.dense_steps) != set(report.by_step)
+        remedy = "Ask for less reuse" if self.reused else "The model may be broken; try its defaults"
+        super().__init__(f"{problem}: this is no video. {remedy}, or another seed.")
 
 
 def generate_frames(
@@ -55,11 +65,12 @@ def generate_frames(
     should_stop: StopCallback = lambda: False,
     apply: Callable[[nn.Module], AppliedAttention] | None = None,
     first_frame: Image.Image | None = None,
+    retry_tiling: bool = False,
 ) -> GeneratedFrames:
     """Run the pipeline with TimeRipple on it, and take TimeRipple off again.
 
     At aggressiveness 0 the frames are those of the stock pipeline, bit for bit. The noise is drawn on the CPU, so a
-    seed means the same on every device.
+    seed means the same on every device. Whatever goes wrong, the pipeline is left as it was found.
 
     Args:
         model: from `load_model`, with the request's LoRAs on its pipeline.
@@ -68,80 +79,82 @@ def generate_frames(
         should_stop: asked after every denoising step.
         apply: puts something else on the (first) transformer than what the request's reuse settings say.
         first_frame: for image-to-video pipelines, of the video's size.
+        retry_tiling: whether the VAE may decode in tiles what it has no memory to decode whole.
 
     Raises:
         GenerationCancelled: when should_stop said so.
-        OutOfMemory: with what to lower.
+        InvalidFrames: when latents or frames are no numbers, or all frames of one colour.
+        OutOfMemory: with what would fit.
     """
-    reuse = TimeRippleConfig(request.reuse.aggressiveness, request.reuse.mode, profile=model.profile)
-    handle = apply(model.pipe.transformer) if apply else apply_timeripple(model.pipe, reuse)
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
+    handle = apply(model.pipe.transformer) if apply else apply_timeripple(model.pipe, _config(model, request))
+    watch = Watch(model.pipe, [FramesJob(request, on_progress, should_stop)])
+    [ended] = _generate(model, watch, handle, lambda _: handle.report(), first_frame, retry_tiling)
+    if isinstance(ended, RippleError):
+        raise ended
+    return ended
+
+
+def _config(model: LoadedModel, request: ResolvedRequest) -> TimeRippleConfig:
+    return TimeRippleConfig(request.reuse.aggressiveness, request.reuse.mode, profile=model.profile)
+
+
+def _generate(
+    model: LoadedModel,
+    watch: Watch,
+    handle: AppliedAttention,
+    report_of: Callable[[int], SavingsReport],
+    first_frame: Image.Image | None = None,
+    retry_tiling: bool = False,
+) -> list[GeneratedFrames | RippleError]:
+    """What became of each job of the watch; report_of gives that of one."""
+    retries: list[Retry] = []
+    tiled = Retry(reason="out_of_memory", remedy="vae_tiling")
+    in_use = start_measuring(model.device)
+    frames: dict[int, np.ndarray] = {}
     try:
-        frames, latency = _run_pipeline(_Watch(model, request, on_progress, should_stop), first_frame)
-    except torch.OutOfMemoryError as error:
-        size = f"{request.width}x{request.height}, {request.num_frames} frames"
-        raise OutOfMemory(f"Out of memory at {size}; ask for a smaller size or fewer frames.") from error
+        with (
+            out_of_memory_named(model, watch.jobs[0].request),
+            tiles_where_memory_is_short(model, lambda: retries.append(tiled)) if retry_tiling else nullcontext(),
+        ):
+            frames = _run_pipeline(model, watch, first_frame)
+    except NothingLeftError:
+        logger.debug("nobody wants a video of this run any more")
     finally:
         handle.remove()
         # An exception inside a step leaves diffusers' step caches with half a state, which would spoil the next job.
         for transformer in transformers_of(model.pipe):
             transformer._reset_stateful_cache()
         model.pipe.maybe_free_model_hooks()
-    return GeneratedFrames(frames, latency, handle.report(), _peak_memory_bytes(model.device))
+    peak = peak_memory_bytes(model.device)
+    if len(watch.jobs) == 1 and frames and not retries:
+        remember(model, watch.jobs[0].request, peak - in_use)
 
+    def ended(number: int) -> GeneratedFrames | RippleError:
+        if number in watch.stopped:
+            return GenerationCancelled("The job was cancelled.")
+        if number in watch.problems:
+            return InvalidFrames(watch.problems[number], report_of(number))
+        return GeneratedFrames(frames[number], watch.latency, report_of(number), peak, tuple(retries))
 
-@dataclass
-class _Watch:
-    """Follows one run: times it, reports it and stops it."""
-
-    model: LoadedModel
-    request: ResolvedRequest
-    on_progress: ProgressCallback
-    should_stop: StopCallback
-    denoise_began: float = 0.0
-    denoise_ended: float = 0.0
-
-    def stage(self, name: Any, fraction: float, step: int = 0, eta_s: float | None = None) -> None:
-        """Report a stage, and stop here if asked to."""
-        total = self.request.num_inference_steps
-        self.on_progress(Progress(stage=name, step=step, total_steps=total, fraction=fraction, eta_s=eta_s))
-        if self.should_stop():
-            raise GenerationCancelled("The job was cancelled.")
-
-    def after_step(self, _pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        """diffusers' callback_on_step_end. Raising is the one way out that skips the VAE too."""
-        total, step = self.request.num_inference_steps, index + 1
-        if step == total and self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-        now = time.monotonic()
-        share = step / total
-        eta_s = (now - self.denoise_began) * (1 - share) / share
-        fraction = _BEFORE_DENOISE + (1 - _BEFORE_DENOISE - _AFTER_DENOISE) * share
-        self.stage("denoise", fraction, step, eta_s)
-        if step == total:
-            self.denoise_ended = time.monotonic()
-            self.stage("vae_decode", fraction, step)
-        return tensors
+    return [ended(number) for number in range(len(watch.jobs))]
 
 
 # The pipeline does so itself, and kernels that record gradients round differently.
 @torch.no_grad()
-def _run_pipeline(watch: _Watch, first_frame: Image.Image | None) -> tuple[np.ndarray, LatencySeconds]:
-    pipe, request, device = watch.model.pipe, watch.request, watch.model.device
-    watch.stage("text_encode", 0.0)
-    began = time.monotonic()
+def _run_pipeline(model: LoadedModel, watch: Watch, first_frame: Image.Image | None) -> dict[int, np.ndarray]:
+    """Frames by job, of the jobs that came to something."""
+    pipe, request = model.pipe, watch.jobs[0].request
+    watch.begin()
     embeddings, negative = pipe.encode_prompt(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt or None,
+        prompt=[job.request.prompt for job in watch.jobs],
+        negative_prompt=[job.request.negative_prompt for job in watch.jobs],
         do_classifier_free_guidance=request.is_guided,
         max_sequence_length=MAX_SEQUENCE_LENGTH,
-        device=device,
+        device=model.device,
     )
-    watch.denoise_began = time.monotonic()
-    watch.stage("denoise", _BEFORE_DENOISE)
+    watch.text_encoded()
     image = {} if first_frame is None else {"image": first_frame}
-    frames = pipe(
+    videos = pipe(
         **image,
         prompt_embeds=embeddings,
         negative_prompt_embeds=negative,
@@ -150,21 +163,16 @@ def _run_pipeline(watch: _Watch, first_frame: Image.Image | None) -> tuple[np.nd
         num_frames=request.num_frames,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
+        generator=[torch.Generator("cpu").manual_seed(job.request.seed) for job in watch.jobs],
         callback_on_step_end=watch.after_step,
+        callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "negative_prompt_embeds"],
         output_type="np",
-    ).frames[0]
-    latency = LatencySeconds(
-        text_encode=watch.denoise_began - began,
-        denoise=watch.denoise_ended - watch.denoise_began,
-        vae_decode=time.monotonic() - watch.denoise_ended,
-    )
-    return (frames * 255).round().astype(np.uint8), latency
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource  # absent on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    ).frames
+    watch.decoded()
+    frames = {}
+    for number, video in zip(watch.items, videos, strict=True):
+        if problem := problem_with_frames(video):
+            watch.problems[number] = problem
+        else:
+            frames[number] = (video * 255).round().astype(np.uint8)
+    return frames

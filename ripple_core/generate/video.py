@@ -1,38 +1,30 @@
 """One request to a video file with its pictures, and everything measured on the way."""
 
-import hashlib
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
 
-from ripple_core.attention import SavingsReport
-from ripple_core.contract.errors import GenerationFailed
+from ripple_core.contract.errors import GenerationCancelled, GenerationFailed
 from ripple_core.contract.job import Progress
-from ripple_core.contract.metrics import (
-    AttentionMetrics,
-    DenseHeads,
-    DeviceMetrics,
-    Fallback,
-    JobMetrics,
-    LayerCount,
-    ModeThatRan,
-    OutputMetrics,
-    QualityMetrics,
-    StepCount,
-)
+from ripple_core.contract.metrics import DeviceMetrics, JobMetrics, QualityMetrics, Retry
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
 from ripple_core.generate.encode import write_video
 from ripple_core.generate.first_frame import read_first_frame
+from ripple_core.generate.job_metrics import attention_metrics, output_metrics
 from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.loras import loras_on
+from ripple_core.generate.memory import out_of_memory_named
 from ripple_core.generate.previews import write_spritesheet, write_thumbnail
-from ripple_core.generate.quality import check_quality
-from ripple_core.generate.run import GeneratedFrames, ProgressCallback, StopCallback, generate_frames
+from ripple_core.generate.quality import check_quality, without_reuse
+from ripple_core.generate.run import GeneratedFrames, InvalidFrames, generate_frames
+from ripple_core.generate.watch import ProgressCallback, StopCallback
+
+logger = logging.getLogger(__name__)
 
 _FRACTION_DECODED = 0.98
 
@@ -45,50 +37,39 @@ def generate_video(
     should_stop: StopCallback = lambda: False,
     image: Path | None = None,
     lora_dir: Path | None = None,
+    retry_dense: bool = True,
+    retry_tiling: bool = True,
 ) -> JobMetrics:
     """Generate one video with its thumbnail and sprite sheet.
 
-    The files come last: whatever fails before, the quality check included, leaves the folder empty. The metrics'
-    `attention` and `device` are those of the video itself; the dense twin is in `quality` and in the stage
-    `quality_check` alone.
+    The files come last, and whatever goes wrong leaves the folder without them. The metrics' `attention`, `device` and
+    the stages of `latency_s` are those of the video itself: the dense twin is in `quality` and in the stage
+    `quality_check` alone, and a first try that came to nothing only in `retries` and in the total seconds. So a video
+    whose second try ran dense has saved nothing.
 
     Args:
         model: from `load_model`.
         request: fully resolved.
         folder: where `video_file(...)`, THUMBNAIL and SPRITESHEET are written.
-        on_progress: called at every change of stage and after every denoising step.
-        should_stop: asked after every denoising step.
+        on_progress: called at every change of stage and after every denoising step; a second try begins from 0 again.
+        should_stop: asked after every denoising step, and several times a second while files are written.
         image: what the video begins from, for requests that brought one.
         lora_dir: holds the files of the LoRAs that requests name.
+        retry_dense: whether to try again without reuse when reuse gave no valid frames.
+        retry_tiling: whether to try again in tiles when there is no memory to decode whole frames.
 
     Raises:
         GenerationCancelled: when should_stop said so.
         GenerationFailed: when the image is gone, or a LoRA cannot be used.
-        OutOfMemory: with what to lower.
+        InvalidOutput: when the frames are no numbers, or all of one colour.
+        OutOfMemory: with what would fit.
+        StorageFull: when there is no room for the files.
         OSError: when the image cannot be read, or a file cannot be written.
     """
-    job = _Job(model, request, on_progress, should_stop, time.monotonic())
-    rendered = job.render(_first_frame(request, image), lora_dir)
-    frames, steps = rendered.video.frames, request.num_inference_steps
-    on_progress(Progress(stage="mp4_encode", step=steps, total_steps=steps, fraction=_FRACTION_DECODED))
-    encode_began = time.monotonic()
-    path = folder / video_file(request.output.format)
-    write_video(frames, path, request.fps, request.output)
-    write_thumbnail(frames, folder / THUMBNAIL)
-    write_spritesheet(frames, folder / SPRITESHEET)
-    ended = time.monotonic()
-    stages = rendered.seconds | {"mp4_encode": ended - encode_began, "total": ended - job.began}
-    return JobMetrics(
-        latency_s=rendered.video.latency.model_copy(update=stages),
-        attention=attention_metrics(rendered.video.report, calibrated=model.profile is not None),
-        device=DeviceMetrics(
-            name=model.device_name,
-            dtype=str(model.dtype).removeprefix("torch."),
-            peak_memory_bytes=rendered.video.peak_memory_bytes,
-        ),
-        output=_output_metrics(path, frames, request.fps),
-        quality=rendered.quality,
-    )
+    job = VideoRun(model, request, folder, on_progress, should_stop)
+    with out_of_memory_named(model, request):
+        first_frame = _first_frame(request, image)
+        return job.write(job.render(first_frame, lora_dir, retry_dense, retry_tiling))
 
 
 def _first_frame(request: ResolvedRequest, image: Path | None) -> Image.Image | None:
@@ -98,40 +79,63 @@ def _first_frame(request: ResolvedRequest, image: Path | None) -> Image.Image | 
 
 
 @dataclass(frozen=True)
-class _Rendered:
+class Rendered:
     """A video's frames, seconds of the stages besides its own, and how far it is from its dense twin."""
 
     video: GeneratedFrames
-    seconds: dict[str, float]
-    quality: QualityMetrics | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    quality: QualityMetrics | None = None
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One call of `generate_video`; `began` is on the monotonic clock."""
+class VideoRun:
+    """One request on its way to files; `began` is on the monotonic clock."""
 
     model: LoadedModel
     request: ResolvedRequest
+    folder: Path
     on_progress: ProgressCallback
     should_stop: StopCallback
-    began: float
+    began: float = field(default_factory=time.monotonic)
 
-    def render(self, first_frame: Image.Image | None, lora_dir: Path | None) -> _Rendered:
+    def render(
+        self, first_frame: Image.Image | None, lora_dir: Path | None, retry_dense: bool, retry_tiling: bool
+    ) -> Rendered:
         """The video, and its dense twin if that is asked for, both with the request's LoRAs."""
-        model, request, seconds, quality = self.model, self.request, {}, None
+        model, request, seconds, quality = self.model, self.request, dict[str, float](), None
         if request.loras:
             self.on_progress(Progress(stage="load", total_steps=request.num_inference_steps))
         with loras_on(model.pipe, request.loras, lora_dir):
             if request.loras:
                 seconds["load"] = time.monotonic() - self.began
-            report = self._report_render(0)
-            video = generate_frames(model, request, report, self.should_stop, first_frame=first_frame)
+            video = self._video(first_frame, retry_dense, retry_tiling)
             if request.quality_check:
                 check_began = time.monotonic()
                 report = self._report_render(1)
-                quality = check_quality(model, request, video, report, self.should_stop, first_frame)
+                quality = check_quality(model, request, video, report, self.should_stop, first_frame, retry_tiling)
                 seconds["quality_check"] = time.monotonic() - check_began
-        return _Rendered(video, seconds, quality)
+        return Rendered(video, seconds, quality)
+
+    def _video(self, first_frame: Image.Image | None, retry_dense: bool, retry_tiling: bool) -> GeneratedFrames:
+        def generate(request: ResolvedRequest) -> GeneratedFrames:
+            return generate_frames(
+                self.model,
+                request,
+                self._report_render(0),
+                self.should_stop,
+                first_frame=first_frame,
+                retry_tiling=retry_tiling,
+            )
+
+        try:
+            return generate(self.request)
+        except InvalidFrames as error:
+            if not (retry_dense and error.reused):
+                raise
+            logger.warning("once more without reuse: %s", error)
+        video = generate(without_reuse(self.request))
+        retry = Retry(reason="invalid_output", remedy="dense_attention")
+        return replace(video, retries=(retry, *video.retries))
 
     def _report_render(self, index: int) -> ProgressCallback:
         """Each of a quality check's two renders is half of the job."""
@@ -146,54 +150,45 @@ class _Job:
 
         return report
 
+    def write(self, rendered: Rendered, batch_size: int = 1) -> JobMetrics:
+        """The files, and all that was measured."""
+        video, steps = rendered.video, self.request.num_inference_steps
+        self.on_progress(Progress(stage="mp4_encode", step=steps, total_steps=steps, fraction=_FRACTION_DECODED))
+        encode_began = time.monotonic()
+        path = self._write_files(video.frames)
+        ended = time.monotonic()
+        stages = rendered.seconds | {"mp4_encode": ended - encode_began, "total": ended - self.began}
+        return JobMetrics(
+            latency_s=video.latency.model_copy(update=stages),
+            attention=attention_metrics(video.report, calibrated=self.model.profile is not None),
+            device=DeviceMetrics(
+                name=self.model.device_name,
+                dtype=str(self.model.dtype).removeprefix("torch."),
+                peak_memory_bytes=video.peak_memory_bytes,
+            ),
+            output=output_metrics(path, video.frames, self.request.fps),
+            quality=rendered.quality,
+            batch_size=batch_size,
+            retries=list(video.retries),
+        )
 
-def _output_metrics(path: Path, frames: np.ndarray, fps: int) -> OutputMetrics:
-    num_frames, height, width, _ = frames.shape
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return OutputMetrics(
-        frames=num_frames,
-        fps=fps,
-        width=width,
-        height=height,
-        duration_s=num_frames / fps,
-        bytes=path.stat().st_size,
-        sha256=digest,
-    )
+    def _write_files(self, frames: np.ndarray) -> Path:
+        """The video's path; nothing is left behind by a failure, least of all on a full disk."""
+        path, thumbnail, sheet = (
+            self.folder / name for name in (video_file(self.request.output.format), THUMBNAIL, SPRITESHEET)
+        )
+        try:
+            self._stop_if_asked()
+            write_video(frames, path, self.request.fps, self.request.output, self._stop_if_asked)
+            self._stop_if_asked()
+            write_thumbnail(frames, thumbnail)
+            write_spritesheet(frames, sheet, self._stop_if_asked)
+        except BaseException:
+            for file in (path, thumbnail, sheet):
+                file.unlink(missing_ok=True)
+            raise
+        return path
 
-
-def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:
-    """The counter's report in the words of the API; calibrated tells whether the model has a profile."""
-    dense = set(report.dense_steps)
-    return AttentionMetrics(
-        dense_flops=report.total.dense_flops,
-        executed_flops=report.total.executed_flops,
-        savings=report.savings,
-        score_savings=report.score_savings,
-        mode=cast(ModeThatRan, report.mode),
-        aggressiveness=report.aggressiveness,
-        calibrated=calibrated and report.mode == "ripple" and report.savings != 0,
-        dense_steps=len(dense),
-        fallbacks=[Fallback(reason=reason, calls=calls) for reason, calls in report.fallbacks.items()],
-        backend=report.backend,
-        dense_heads=[DenseHeads(reason=reason, heads=heads) for reason, heads in report.dense_heads.items()],
-        by_step=[
-            StepCount(
-                step=step,
-                dense=step in dense,
-                dense_flops=count.dense_flops,
-                executed_flops=count.executed_flops,
-                savings=count.savings,
-            )
-            for step, count in report.by_step.items()
-        ],
-        by_layer=[
-            LayerCount(
-                layer=layer,
-                dense_flops=count.dense_flops,
-                executed_flops=count.executed_flops,
-                savings=count.savings,
-            )
-            for layer, count in report.by_layer.items()
-        ],
-    )
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            raise GenerationCancelled("The job was cancelled.")

@@ -7,7 +7,7 @@ from diffusers import WanTransformer3DModel
 from ripple_core import TimeRippleConfig, apply_timeripple
 from ripple_core.attention import backend, config
 from ripple_core.attention.kernels import ripple
-from ripple_core.generate.video import attention_metrics
+from ripple_core.generate.job_metrics import attention_metrics
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="takes the CPU for a GPU, under the interpreter")
 

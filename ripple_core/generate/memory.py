@@ -1,0 +1,166 @@
+"""What videos take of a device's memory, and what to ask for instead where there is not enough."""
+
+import errno
+import gc
+import logging
+import math
+import resource
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from ripple_core.contract.errors import OutOfMemory
+from ripple_core.contract.models import ModelSpec
+from ripple_core.contract.request import ResolvedRequest
+from ripple_core.generate.load import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+# How torch's CPU allocator, the system, C++ and cuBLAS say it in a plain RuntimeError.
+_SAID = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
+# Room that a video asked for by our advice leaves.
+_MARGIN = 0.9
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What one video took on top of the model: pixels of all its frames, bytes at the peak."""
+
+    pixels: int
+    peak_bytes: int
+
+
+# The largest video that each pipeline has made so far.
+_LARGEST: WeakKeyDictionary[Any, _Taken] = WeakKeyDictionary()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, numpy or the system says that there was no memory."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+    )
+
+
+@contextmanager
+def out_of_memory_named(model: LoadedModel, request: ResolvedRequest) -> Iterator[None]:
+    """Turn any error for lack of memory into one that says what would fit, and free what the failed run held.
+
+    Raises:
+        OutOfMemory: with the size that was asked for, and with smaller ones.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.warning("out of memory: %s", error)
+        forget(error, model)
+        raise OutOfMemory(_advice(model, request)) from error
+
+
+def forget(error: BaseException, model: LoadedModel) -> None:
+    """Free what an error's frames and a pipeline's caches hold; the pipeline is as before a run."""
+    # They hold the tensors of the run for as long as somebody holds the error.
+    traceback.clear_frames(error.__traceback__)
+    model.pipe.vae.clear_cache()
+    gc.collect()
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def start_measuring(device: torch.device) -> int:
+    """Begin a new peak, where the system allows it; the bytes in use now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _of_process("VmRSS") or 0
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most bytes in use since `start_measuring`: the GPU allocator's, or those of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _of_process("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def remember(model: LoadedModel, request: ResolvedRequest, peak_bytes: int) -> None:
+    """Keep what a video took on top of what was in use before, for advice to come."""
+    taken = _Taken(_pixels(request), peak_bytes)
+    if model.pipe not in _LARGEST or _LARGEST[model.pipe].pixels <= taken.pixels:
+        _LARGEST[model.pipe] = taken
+
+
+def _pixels(request: ResolvedRequest) -> int:
+    return request.width * request.height * request.num_frames
+
+
+def _advice(model: LoadedModel, request: ResolvedRequest) -> str:
+    """Memory grows with pixels x frames: attention holds no matrix of scores, and the VAE decodes in pieces."""
+    asked = f"Out of memory at {request.width}x{request.height}, {request.num_frames} frames"
+    largest, free = _LARGEST.get(model.pipe), _free_bytes(model.device)
+    if largest is not None and largest.peak_bytes > 0 and free is not None:
+        needed = largest.peak_bytes / largest.pixels * _pixels(request)
+        share = _MARGIN * free / needed
+        # What fits by this count did not fit: memory was in pieces, or others took some.
+        if share < 1:
+            smaller = _smaller(model.spec, request, share)
+            return f"{asked}: it takes about {needed / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free. {smaller}"
+    return f"{asked}. {_smaller(model.spec, request, 0.5)}"
+
+
+def _smaller(spec: ModelSpec, request: ResolvedRequest, share: float) -> str:
+    """The nearest requests with at most this share of the pixels."""
+    step = spec.size_multiple
+    width, height = (max(int(size * math.sqrt(share)) // step, 1) * step for size in (request.width, request.height))
+    smaller = f"{width}x{height} with {request.num_frames} frames"
+    most = request.num_frames * share
+    frames = spec.nearest_num_frames(most)
+    if frames > most:
+        frames -= spec.frame_multiple
+    if frames < 1:
+        return f"Ask for a smaller size, such as {smaller}."
+    return f"Ask for {frames} frames at this size, or for {smaller}."
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """What a run may take now; None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    limits = [_kibibytes(Path("/proc/meminfo"), "MemAvailable"), _free_of_container()]
+    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        most, _ = resource.getrlimit(limit)
+        in_use = _of_process(used)
+        limits.append(None if most == resource.RLIM_INFINITY or in_use is None else max(most - in_use, 0))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _free_of_container() -> int | None:
+    """By version 2 of Linux's control groups."""
+    with suppress(OSError, ValueError):
+        most, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii")) for name in ("max", "current"))
+        return max(most - used, 0)
+    return None
+
+
+def _of_process(name: str) -> int | None:
+    return _kibibytes(Path("/proc/self/status"), name)
+
+
+def _kibibytes(path: Path, name: str) -> int | None:
+    """A line such as `VmRSS: 12 kB`, in bytes."""
+    with suppress(OSError):
+        for line in path.read_text("ascii").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
