@@ -16,7 +16,7 @@ from ripple_core.bench.queue_sim import (
     simulate,
     summarise,
 )
-from ripple_core.bench.queue_times import AssumedModel, MeasuredTimes
+from ripple_core.bench.queue_times import ASSUMED_MIX, AssumedModel, MeasuredTimes
 from ripple_core.contract.request import Priority
 
 _LEAST_JOBS = 20_000
@@ -91,12 +91,12 @@ def simulate_fleets(run: FleetRun, on_fleet: Callable[[FleetResult], None] = lam
 
 
 def simulation_report(
-    run: FleetRun, fleets: list[FleetResult], measured: MeasuredTimes | None, mix: list[AssumedModel], scale: float
+    run: FleetRun, fleets: list[FleetResult], measured: MeasuredTimes | None, scale: float
 ) -> SimulationReport:
     """The record of a run; without measured times its models came from a file, as they are."""
     return SimulationReport(
         measured=measured,
-        assumed_mix=mix if measured else None,
+        assumed_mix=ASSUMED_MIX if measured else None,
         scale=scale if measured else None,
         models=list(run.models),
         priority_shares=PRIORITY_SHARES,

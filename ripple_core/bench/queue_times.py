@@ -3,12 +3,15 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from ripple_core.bench.queue_sim import ServedModel
+
+if TYPE_CHECKING:
+    from ripple_core.generate import LoadedModel
 
 # Width, height and frames of the videos that are timed.
 _SIZES = ((64, 64, 9), (96, 96, 17), (128, 128, 17))
@@ -60,30 +63,37 @@ ASSUMED_MIX = [
 ]
 
 
-def measure_times(on_generated: Callable[[], None] = lambda: None) -> MeasuredTimes:
+def measure_times() -> MeasuredTimes:
     """Load the built-in model, generate a few videos with it, read a file."""
     from ripple_core.contract.models import find_model
-    from ripple_core.contract.request import GenerateRequest
-    from ripple_core.contract.validate import resolve
-    from ripple_core.generate import generate_video, load_model
+    from ripple_core.generate import load_model
 
     spec = find_model("builtin")
-    # The first time also imports what it needs.
-    load_model(spec)
+    # The first load and the first video also import what they need.
+    _job_seconds(load_model(spec), *_SIZES[0], seed=0)
     began = time.monotonic()
     model = load_model(spec)
     load_seconds = time.monotonic() - began
-    sizes = []
-    with tempfile.TemporaryDirectory(prefix="ripple-bench-") as folder:
-        for width, height, num_frames in _SIZES:
-            seconds = []
-            for seed in _SEEDS:
-                asked = GenerateRequest(prompt=_PROMPT, width=width, height=height, num_frames=num_frames, seed=seed)
-                seconds.append(generate_video(model, resolve(asked, spec), Path(folder)).latency_s.total)
-                on_generated()
-            sizes.append(TimedSize(width=width, height=height, num_frames=num_frames, job_seconds=seconds))
-        rate = _read_rate(Path(folder) / "weights")
-    return MeasuredTimes(sizes=sizes, load_seconds=load_seconds, read_bytes_per_second=rate)
+    sizes = [
+        TimedSize(
+            width=width,
+            height=height,
+            num_frames=num_frames,
+            job_seconds=[_job_seconds(model, width, height, num_frames, seed) for seed in _SEEDS],
+        )
+        for width, height, num_frames in _SIZES
+    ]
+    return MeasuredTimes(sizes=sizes, load_seconds=load_seconds, read_bytes_per_second=_read_rate())
+
+
+def read_models(path: Path) -> list[ServedModel]:
+    """A fleet's models from a JSON file.
+
+    Raises:
+        ValidationError: when it holds anything but a list of models.
+        OSError: when it cannot be read.
+    """
+    return TypeAdapter(Annotated[list[ServedModel], Field(min_length=1)]).validate_json(path.read_bytes())
 
 
 def served_models(measured: MeasuredTimes, scale: float, load_seconds: float | None) -> list[ServedModel]:
@@ -110,18 +120,28 @@ def served_models(measured: MeasuredTimes, scale: float, load_seconds: float | N
     ]
 
 
-def _read_rate(path: Path) -> float:
-    """Bytes a second from the disk under this path, which is written and then read back."""
+def _job_seconds(model: "LoadedModel", width: int, height: int, num_frames: int, seed: int) -> float:
+    from ripple_core.contract.request import GenerateRequest
+    from ripple_core.contract.validate import resolve
+    from ripple_core.generate import generate_video
+
+    asked = GenerateRequest(prompt=_PROMPT, width=width, height=height, num_frames=num_frames, seed=seed)
+    with tempfile.TemporaryDirectory(prefix="ripple-bench-") as folder:
+        return generate_video(model, resolve(asked, model.spec), Path(folder)).latency_s.total
+
+
+def _read_rate() -> float:
+    """Bytes a second from the disk under the folder for temporary files, which is written to and then read back."""
     chunk = os.urandom(_CHUNK_BYTES)
-    with path.open("wb") as file:
+    with tempfile.NamedTemporaryFile(prefix="ripple-bench-") as file:
         for _ in range(_FILE_BYTES // _CHUNK_BYTES):
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
         # Only pages that are on the disk can be dropped.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    began = time.monotonic()
-    with path.open("rb", buffering=0) as file:
-        while file.read(_CHUNK_BYTES):
-            pass
-    return _FILE_BYTES / (time.monotonic() - began)
+        began = time.monotonic()
+        with Path(file.name).open("rb", buffering=0) as again:
+            while again.read(_CHUNK_BYTES):
+                pass
+        return _FILE_BYTES / (time.monotonic() - began)

@@ -12,6 +12,7 @@ import typer
 
 from ripple_core.cli.bench import bench_app
 from ripple_core.cli.bench_gpu import step, tune
+from ripple_core.cli.bench_queue import queue as bench_queue
 from ripple_core.cli.bench_serve import serve as bench_serve
 from ripple_core.cli.calibrate import calibrate
 from ripple_core.cli.errors import one_line_errors
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+bench_app.command("queue")(bench_queue)
 bench_app.command("serve")(bench_serve)
 bench_app.command()(step)
 bench_app.command()(tune)

@@ -126,7 +126,7 @@ def test_every_job_runs_once_and_no_gpu_does_two_things_at_once(
 @settings(deadline=None, max_examples=60)
 @given(workloads(), st.integers(1, 4), st.sampled_from(POLICIES))
 def test_nobody_is_overtaken_but_as_the_policy_says(jobs: list[Job], num_gpus: int, policy: Policy) -> None:
-    """A job that waits is passed over by one of a higher priority, an overdue one, or a warm one, or it has its grace."""
+    """Only jobs of a higher priority, overdue ones and warm ones pass a waiting job, or all while it has its grace."""
     runs = simulate(jobs, MODELS, num_gpus, policy)
     holds: dict[int, int] = {}
     for run in sorted(runs, key=lambda run: run.taken_at):

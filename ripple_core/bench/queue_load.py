@@ -1,0 +1,227 @@
+"""How many jobs a second one Redis and one worker carry through their whole life, with few and with many waiting.
+
+The worker is the real one in a process of its own, but for its pipeline, which makes an empty file at once
+(`python -m worker.no_op`). RQ's own worker on functions that do nothing is the yardstick, on the same Redis.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+from redis import Redis
+from rq import Queue
+
+from ripple_core.contract.estimate import Estimator
+from ripple_core.contract.job import JobRecord, JobStatus, new_job_id, utc_now
+from ripple_core.contract.models import find_model
+from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.request import GenerateRequest
+from ripple_core.contract.retention import Retention
+from ripple_core.contract.settings import SharedSettings
+from ripple_core.contract.store import JobStore
+from ripple_core.contract.submission import Submissions
+from ripple_core.contract.upkeep import Upkeep
+from ripple_core.contract.validate import resolve
+from ripple_core.contract.videos import open_video_store
+
+# Jobs before the clock starts: the worker has to import and connect first.
+_RUN_IN_JOBS = 100
+_BATCH_JOBS = 100
+_READS = 20
+_POLL_SECONDS = 0.02
+_STALL_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+# A no-op that every worker can import.
+_NOTHING = "time.monotonic"
+
+
+class QueuedLevel(BaseModel):
+    """With so many jobs waiting all the time."""
+
+    queued: int = Field(description="Jobs that stay behind the measured ones.")
+    submitted_per_second: float = Field(description="One at a time, by one process, without HTTP.")
+    jobs_per_second: float = Field(description="From the queue to the end, by one worker with the no-op pipeline.")
+    plain_rq_per_second: float = Field(description="RQ's own worker on no-op functions, right before.")
+    bytes_per_queued_job: float | None = Field(description="Of Redis's memory; null where none are left behind.")
+    upkeep_s: float = Field(description="A round of upkeep that compares all queued jobs with all messages.")
+    place_ms: float = Field(description="Estimating the wait of a job that would come now; median.")
+    page_ms: float = Field(description="Fifty queued jobs from the newest on; median.")
+
+    @property
+    def of_plain_rq(self) -> float:
+        """Jobs a second as a share of plain RQ's."""
+        return self.jobs_per_second / self.plain_rq_per_second
+
+
+class LoadReport(BaseModel):
+    """All levels, on one Redis."""
+
+    measured_jobs: int = Field(description="Timed at each level.")
+    levels: list[QueuedLevel]
+
+
+def measure_load(
+    url: str,
+    data_dir: Path,
+    queued: Sequence[int],
+    measured_jobs: int = 2000,
+    on_level: Callable[[QueuedLevel], None] = lambda _: None,
+) -> LoadReport:
+    """Fill the queue to each level in turn, and run jobs there.
+
+    Args:
+        url: of an empty Redis.
+        data_dir: for the empty videos.
+        queued: how many jobs are to stay waiting, in rising order.
+        measured_jobs: run at each level.
+        on_level: called with each level's figures.
+
+    Raises:
+        RuntimeError: when the worker ends by itself or does not get on.
+    """
+    bench = _Bench(url, data_dir, measured_jobs)
+    levels = []
+    for target in queued:
+        levels.append(bench.level(target))
+        on_level(levels[-1])
+    return LoadReport(measured_jobs=measured_jobs, levels=levels)
+
+
+class _Bench:
+    def __init__(self, url: str, data_dir: Path, measured_jobs: int) -> None:
+        self._url = url
+        self._settings = SharedSettings(redis_url=url, data_dir=data_dir)
+        self._measured_jobs = measured_jobs
+        self._redis = Redis.from_url(url)
+        self._store, self._queue = JobStore(self._redis), JobQueue(self._redis)
+        self._estimator = Estimator(self._redis)
+        self._submissions = Submissions(self._redis, self._store, self._queue, sys.maxsize, float("1e12"))
+        self._spec = find_model("builtin")
+        self._request = resolve(GenerateRequest(prompt="a red circle", seed=1), self._spec)
+
+    def level(self, target: int) -> QueuedLevel:
+        plain = self._plain_rq()
+        more = target - self._num_queued()
+        memory, began_with = self._used_memory(), self._num_queued()
+        for at in range(0, more, _BATCH_JOBS):
+            self._submit(min(_BATCH_JOBS, more - at))
+        added = self._num_queued() - began_with
+        num_bytes = (self._used_memory() - memory) / added if added else None
+        submitted = self._submit_rate(self._measured_jobs + _RUN_IN_JOBS)
+        upkeep_s = self._upkeep_seconds()
+        place_ms = _median_ms(lambda: self._store.place(""))
+        page_ms = _median_ms(lambda: self._store.page(JobStatus.QUEUED, None, 50))
+        return QueuedLevel(
+            queued=target,
+            submitted_per_second=submitted,
+            jobs_per_second=self._drain_rate(),
+            plain_rq_per_second=plain,
+            bytes_per_queued_job=num_bytes,
+            upkeep_s=upkeep_s,
+            place_ms=place_ms,
+            page_ms=page_ms,
+        )
+
+    def _submit(self, num_jobs: int) -> None:
+        """As the API does, a batch in one step."""
+        estimate = self._estimator.estimate(self._spec, self._request)
+        ids = sorted(new_job_id() for _ in range(num_jobs))
+        seconds = estimate.seconds if estimate else None
+        records = [
+            JobRecord(id=job_id, created_at=utc_now(), request=self._request, estimated_s=seconds) for job_id in ids
+        ]
+        self._submissions.submit(records, max_active=None, key=None)
+
+    def _submit_rate(self, num_jobs: int) -> float:
+        began = time.monotonic()
+        for _ in range(num_jobs):
+            self._submit(1)
+        return num_jobs / (time.monotonic() - began)
+
+    def _drain_rate(self) -> float:
+        before = self._num_succeeded()
+        environment = {"REDIS_URL": self._url, "RIPPLE_DATA_DIR": str(self._settings.data_dir)}
+        with _running(["-m", "worker.no_op"], environment | {"RIPPLE_LOG_LEVEL": "WARNING"}) as process:
+            return _rate(process, lambda: self._num_succeeded() - before, self._measured_jobs)
+
+    def _plain_rq(self) -> float:
+        # Another database of the same server: what else it holds may cost time, but must not be taken for work.
+        url = f"{self._url}?db=1"
+        redis = Redis.from_url(url)
+        redis.flushdb()
+        queue = Queue(connection=redis)
+        num_jobs = self._measured_jobs + _RUN_IN_JOBS
+        queue.enqueue_many([Queue.prepare_data(_NOTHING) for _ in range(num_jobs)])
+        worker = ["-m", "rq.cli", "worker", "--quiet", "--worker-class", "rq.SimpleWorker", "--url", url]
+        with _running(worker, {}) as process:
+            return _rate(process, lambda: num_jobs - queue.count, self._measured_jobs)
+
+    def _upkeep_seconds(self) -> float:
+        retention = Retention(self._store, open_video_store(self._settings), self._settings)
+        # Once a minute, and about videos, not about the queue.
+        retention.run_if_due(time.time())
+        upkeep = Upkeep(self._store, self._queue, retention, max_attempts=3)
+        began = time.monotonic()
+        upkeep.run()
+        return time.monotonic() - began
+
+    def _num_queued(self) -> int:
+        return self._store.counts()[JobStatus.QUEUED]
+
+    def _num_succeeded(self) -> int:
+        return self._store.counts()[JobStatus.SUCCEEDED]
+
+    def _used_memory(self) -> int:
+        info: Any = self._redis.info("memory")
+        return int(info["used_memory"])
+
+
+@contextmanager
+def _running(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, *arguments], env=os.environ | environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _rate(process: subprocess.Popen[bytes], num_done: Callable[[], int], num_jobs: int) -> float:
+    """Jobs a second over the first `num_jobs` or more, once the process has run in."""
+    done, began = _wait_for(process, num_done, _RUN_IN_JOBS)
+    done_at_end, ended = _wait_for(process, num_done, _RUN_IN_JOBS + num_jobs)
+    return (done_at_end - done) / (ended - began)
+
+
+def _wait_for(process: subprocess.Popen[bytes], num_done: Callable[[], int], least: int) -> tuple[int, float]:
+    seen, seen_at = -1, time.monotonic()
+    while (done := num_done()) < least:
+        if process.poll() is not None:
+            raise RuntimeError(f"The worker ended with exit code {process.returncode}; its log above says why.")
+        now = time.monotonic()
+        if done > seen:
+            seen, seen_at = done, now
+        elif now - seen_at > _STALL_SECONDS:
+            raise RuntimeError(f"The worker has run {done} of {least} jobs and does not get on.")
+        time.sleep(_POLL_SECONDS)
+    return done, time.monotonic()
+
+
+def _median_ms(call: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(_READS):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) * 1000

@@ -1,0 +1,46 @@
+"""The load on a real Redis, with real workers, small."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from ripple_core.bench.queue_load import QueuedLevel, measure_load
+from ripple_core.contract.job import JobStatus
+from ripple_core.contract.metrics import JobMetrics
+from ripple_core.contract.queue import JobQueue
+from ripple_core.contract.store import JobStore
+
+
+@pytest.mark.usefixtures("no_settings")
+def test_jobs_go_their_whole_way_with_the_asked_number_behind_them(own_redis: Any, tmp_path: Path) -> None:
+    seen: list[QueuedLevel] = []
+    report = measure_load(own_redis.url, tmp_path, [0, 150], measured_jobs=40, on_level=seen.append)
+
+    assert report.levels == seen
+    empty, filled = report.levels
+    assert (empty.queued, filled.queued) == (0, 150)
+    assert empty.bytes_per_queued_job is None
+    assert filled.bytes_per_queued_job is not None
+    assert 1_000 < filled.bytes_per_queued_job < 100_000
+
+    redis = Redis.from_url(own_redis.url)
+    store = JobStore(redis)
+    counts = store.counts()
+    assert counts[JobStatus.SUCCEEDED] >= 2 * 40
+    assert counts[JobStatus.FAILED] == 0
+    assert store.totals()["jobs_succeeded"] == counts[JobStatus.SUCCEEDED]
+    # What is left still has its message: nothing was lost on the way.
+    assert set(store.ids(JobStatus.QUEUED)) <= JobQueue(redis).waiting()
+    newest = store.page(JobStatus.SUCCEEDED, None, 1)[0]
+    assert isinstance(newest.metrics, JobMetrics)
+    assert newest.metrics.latency_s.total >= newest.metrics.latency_s.queue
+    assert [path.name for path in tmp_path.rglob("video.mp4") if newest.id in str(path)] == ["video.mp4"]
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment configures is not for the workers of this test."""
+    for name in ("RIPPLE_MODEL", "RIPPLE_MODELS_FILE", "RIPPLE_STORE_URL"):
+        monkeypatch.delenv(name, raising=False)
