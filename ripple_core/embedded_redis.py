@@ -61,6 +61,9 @@ class EmbeddedRedis:
                 "appendfsync": "everysec",
                 "save": "",
                 "maxmemory-policy": "noeviction",
+                # A queued job takes a third of the memory: its stream of events is short, its fields fit in a row.
+                "stream-node-max-bytes": "1024",
+                "hash-max-ziplist-value": "512",
             }
             arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
             # A session of its own: Ctrl-C must not end it before those who still write to it.
