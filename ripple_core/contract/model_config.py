@@ -18,7 +18,7 @@ from ripple_core.contract.settings import SharedSettings
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 Offload = Literal["none", "model", "group"]
-QuantizationBackend = Literal["bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "quanto"]
+QuantizationBackend = Literal["bitsandbytes_4bit", "bitsandbytes_8bit", "torchao"]
 
 _TABLE = ConfigDict(extra="forbid", frozen=True)
 

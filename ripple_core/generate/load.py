@@ -1,9 +1,12 @@
 """Loads a pipeline: the built-in model, a folder and a hub checkpoint all go the same way."""
 
 import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,16 +18,21 @@ from ripple_core.attention import ReuseProfile, TimeRippleConfig
 from ripple_core.contract.errors import ModelLoadFailed, OutOfMemory
 from ripple_core.contract.model_config import DtypeName, LoadOptions
 from ripple_core.contract.models import ModelSpec
+from ripple_core.contract.request import LoraSettings
 from ripple_core.generate.load_options import from_pretrained_arguments, place, put_on, reason_not_to_load
-from ripple_core.integrate import apply_timeripple
+from ripple_core.generate.loras import loras_on
+from ripple_core.integrate import TimeRippleHandle, apply_timeripple
+
+if TYPE_CHECKING:
+    from ripple_core.generate.parallel import ParallelHandle, RankGroup
 
 # `ripple calibrate` writes it into a pipeline's folder.
 PROFILE_FILE = "reuse_profile.json"
 # As Wan's authors advise.
 FIXED_DTYPES = {"vae": torch.float32, "image_encoder": torch.float32}
 
-# What torch's CPU allocator raises is a plain RuntimeError.
-_NO_MEMORY = "can't allocate memory"
+# What torch's CPU allocator, and safetensors, say in a plain RuntimeError.
+_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class LoadedModel:
         device: where it runs.
         dtype: of transformer and text encoder.
         profile: of its calibration, if its folder holds one.
+        ranks: the processes that it shares the work with, if it runs on several devices.
     """
 
     spec: ModelSpec
@@ -44,11 +53,33 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     profile: ReuseProfile | None = None
+    ranks: "RankGroup | None" = None
 
     @property
     def device_name(self) -> str:
-        """The GPU's name, or the machine's architecture for a CPU."""
-        return device_name(self.device)
+        """The GPU's name, or the machine's architecture for a CPU; of how many, if not of one."""
+        name = device_name(self.device)
+        return f"{self.ranks.size} x {name}" if self.ranks else name
+
+    def apply(self, config: TimeRippleConfig) -> "TimeRippleHandle | ParallelHandle":
+        """TimeRipple on the pipeline, wherever it runs, for one call.
+
+        Raises:
+            GenerationFailed: when another rank does not start or fails.
+        """
+        return self.ranks.apply(self.pipe, config) if self.ranks else apply_timeripple(self.pipe, config)
+
+    @contextmanager
+    def with_loras(self, loras: Sequence[LoraSettings], folder: Path | None) -> Iterator[None]:
+        """`loras_on` the pipeline, wherever it runs.
+
+        Raises:
+            LoraLoadFailed: when a file is missing or broken, or fits nothing.
+            OutOfMemory: when they do not fit into the device's memory.
+            GenerationFailed: when another rank does not start or fails.
+        """
+        with loras_on(self.pipe, loras, folder), self.ranks.loras_on(loras, folder) if self.ranks else nullcontext():
+            yield
 
 
 def device_name(device: torch.device) -> str:
@@ -88,19 +119,19 @@ def load_model(
     if chosen_device.index is not None:
         # Streams and kernels go to the current device, whatever device their tensors are on.
         torch.cuda.set_device(chosen_device)
-    # These bars count files of a second; downloads keep theirs.
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    ranks = _start_ranks(spec, chosen_dtype, options, chosen_device)
     try:
         pipe = _load_pipe(spec, options, chosen_device, chosen_dtype)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _does_not_fit(spec, chosen_device) from error
     except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError) as error:
-        if _NO_MEMORY in str(error):
+        if any(words in str(error) for words in _NO_MEMORY):
             raise _does_not_fit(spec, chosen_device) from error
         raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
     profile = _load_profile(options.profile or Path(spec.source) / PROFILE_FILE, pipe) if use_profile else None
-    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, profile)
+    if ranks is not None:
+        ranks.attach(pipe)
+    return LoadedModel(spec, pipe, chosen_device, chosen_dtype, profile, ranks)
 
 
 def choose_device(name: str) -> torch.device:
@@ -117,10 +148,37 @@ def choose_dtype(name: DtypeName, options: LoadOptions, device: torch.device) ->
     return chosen
 
 
-def _load_pipe(spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Any:
+def load_transformers(spec: ModelSpec, dtype: torch.dtype, options: LoadOptions, device: str) -> Any:
+    """The pipeline with its transformers alone, for a rank that does nothing but run them.
+
+    Raises:
+        Exception: of many kinds, when it cannot be loaded.
+    """
+    parts = [name for name, value in DiffusionPipeline.load_config(spec.source).items() if isinstance(value, list)]
+    left_out = [name for name in parts if not name.startswith("transformer") and name != "scheduler"]
+    return _load_pipe(spec, options, torch.device(device), dtype, **dict.fromkeys(left_out))
+
+
+def _start_ranks(spec: ModelSpec, dtype: torch.dtype, options: LoadOptions, device: torch.device) -> "RankGroup | None":
+    """Before this process loads, so that all load at the same time."""
+    if options.context_parallel == 1:
+        return None
+    from ripple_core.generate.parallel import RankGroup
+
+    of_transformers = options.model_copy(update={"vae_tiling": False, "vae_slicing": False})
+    load = partial(load_transformers, spec, dtype, of_transformers)
+    return RankGroup(options.context_parallel, device, load)
+
+
+def _load_pipe(
+    spec: ModelSpec, options: LoadOptions, device: torch.device, dtype: torch.dtype, **left_out: None
+) -> Any:
+    # These bars count files of a second; downloads keep theirs.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     dtypes = {"default": dtype, **FIXED_DTYPES}
     arguments = from_pretrained_arguments(options, spec.source)
-    pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes, **arguments)
+    pipe = DiffusionPipeline.from_pretrained(spec.source, dtype=dtypes, **arguments, **left_out)
     pipe.set_progress_bar_config(disable=True)
     place(pipe, options, device)
     put_on(pipe, options, dtype)

@@ -17,7 +17,6 @@ _PACKAGES = {
     "bitsandbytes_4bit": "bitsandbytes",
     "bitsandbytes_8bit": "bitsandbytes",
     "torchao": "torchao",
-    "quanto": "optimum-quanto",
 }
 
 
@@ -115,9 +114,7 @@ def _make_config(quantization: Quantization, library: str) -> Any:
     arguments: Mapping[str, Any] = quantization.options
     if quantization.backend == "torchao":
         arguments = _torchao_arguments(arguments)
-    elif quantization.backend == "quanto" and library == "transformers" and "weights_dtype" in arguments:
-        arguments = {("weights" if name == "weights_dtype" else name): value for name, value in arguments.items()}
-    elif quantization.backend.startswith("bitsandbytes"):
+    else:
         arguments = {f"load_in_{quantization.backend.removeprefix('bitsandbytes_')}": True, **arguments}
     return classes[quantization.backend](**arguments)
 

@@ -1,6 +1,7 @@
 """Several loaded models in one device's memory: the least recently used ones make room for others."""
 
 import gc
+import json
 import logging
 import math
 import os
@@ -12,7 +13,6 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 # The rest is for what videos take beside the weights.
 _SHARE_FOR_MODELS = 0.6
-# A weight's; the backends of several kinds as with 8 bits.
-_QUANTIZED_BYTES = {"bitsandbytes_4bit": 0.5, "bitsandbytes_8bit": 1.0, "torchao": 1.0, "quanto": 1.0}
+# A weight's; torchao's usual ones have 8 bits.
+_QUANTIZED_BYTES = {"bitsandbytes_4bit": 0.5, "bitsandbytes_8bit": 1.0, "torchao": 1.0}
 
 
 class ModelCache:
@@ -162,12 +162,17 @@ def _local_folder(source: str) -> Path | None:
 
 
 def _num_weights(part: Path) -> int:
-    """By the headers alone."""
-    total = 0
-    for path in part.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
-    return total
+    return sum(_num_weights_of_file(path) for path in part.glob("*.safetensors"))
+
+
+def _num_weights_of_file(path: Path) -> int:
+    """By its header alone: eight bytes of length, then JSON. Loading will tell what is wrong with a broken one."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError):
+        return 0
 
 
 def _bytes_for_each(part: str, config: ModelConfig, dtype: torch.dtype) -> float:
