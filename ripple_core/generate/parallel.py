@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock, Thread
@@ -29,15 +29,16 @@ from diffusers.hooks import HookRegistry
 from torch import Tensor
 
 from ripple_core.attention import SavingsReport, TimeRippleConfig
-from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed
+from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed, OutOfMemory
 from ripple_core.contract.request import LoraSettings
+from ripple_core.generate.memory import is_out_of_memory
 from ripple_core.generate.rank import join_process_group
 from ripple_core.generate.rank_messages import Apply, Broadcast, Forward, Join, Message, PutLoras, Remove
 from ripple_core.generate.rank_processes import RankBroke, RankProcesses
 from ripple_core.integrate import TimeRippleHandle, apply_timeripple, transformers_of
 from ripple_core.integrate.context_parallel import connect, merge_ranks, split_over_ranks, ulysses_config
 from ripple_core.integrate.families import family_of
-from ripple_core.integrate.step import StepContextHook
+from ripple_core.integrate.step import Step, StepContextHook
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class RankGroup:
         Args:
             size: number of ranks, this one included; at least 2.
             device: of this process; with CUDA the others take the ones that follow it.
-            load: a function of some module, or a partial of one; given a device, returns an object with the model's
-                `pipe`.
+            load: a function of some module, or a partial of one; given a device, returns a pipeline with the
+                transformers.
 
         Raises:
             ModelLoadFailed: when there are not as many devices.
@@ -71,6 +72,7 @@ class RankGroup:
         self._load = load
         self._config = ulysses_config(size)
         self._processes: RankProcesses | None = None
+        self._handle: TimeRippleHandle | None = None
         self._start()
 
     def attach(self, pipe: Any) -> None:
@@ -79,6 +81,7 @@ class RankGroup:
         Raises:
             ModelLoadFailed: when the heads cannot be shared out evenly, the model has a step cache, or a rank cannot
                 load; all ranks have ended then.
+            OutOfMemory: when it does not fit there.
         """
         transformers = transformers_of(pipe)
         try:
@@ -87,6 +90,8 @@ class RankGroup:
             self._join()
         except BaseException as error:
             self.close()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise OutOfMemory(f"The model does not fit on {self.size} devices: {error}") from error
             if isinstance(error, GenerationFailed):
                 raise ModelLoadFailed(f"The model cannot run on {self.size} devices: {error}") from error
             raise
@@ -110,6 +115,7 @@ class RankGroup:
         except BaseException:
             handle.remove()
             raise
+        self._handle = handle
         return ParallelHandle(self, handle)
 
     @contextmanager
@@ -127,9 +133,14 @@ class RankGroup:
         try:
             yield
         finally:
-            # Ranks that have ended will start without any.
+            # Ranks that have ended, or fail here, start without any.
             if self._processes is not None:
-                self.ask(PutLoras((), None))
+                with suppress(GenerationFailed, torch.OutOfMemoryError):
+                    self.ask(PutLoras((), None))
+
+    def step_of(self, timestep: Any) -> Step | None:
+        """The denoising step of a forward call whose pipeline does not tell, by its scheduler."""
+        return self._handle.step_without_context(timestep) if self._handle else None
 
     @property
     def pids(self) -> list[int]:
@@ -171,8 +182,7 @@ class RankGroup:
         Returns:
             What to raise: the error, or GenerationFailed or torch.OutOfMemoryError where another rank failed first.
         """
-        ran_out_here = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        words = self._processes.last_words() if self._processes and not ran_out_here else []
+        words = self._processes.last_words() if self._processes and not is_out_of_memory(error) else []
         self.close()
         if not words:
             return error
@@ -275,7 +285,8 @@ class _OnAllRanks(StepContextHook):
             if isinstance(value, Tensor):
                 tensors.append(value.contiguous())
                 inputs[name] = Broadcast(value.shape, value.dtype)
-        return Forward(self._index, inputs, self.state_manager._context, is_even), tensors
+        step = self.current() or self._group.step_of(arguments.get("timestep"))
+        return Forward(self._index, inputs, self.state_manager._context, step, is_even), tensors
 
 
 def _check(transformer: Any, size: int) -> None:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from ripple_core.attention import SavingsReport
 from ripple_core.generate.loras import loras_on
+from ripple_core.generate.memory import is_out_of_memory
 from ripple_core.generate.rank_messages import (
     Apply,
     Broadcast,
@@ -38,8 +39,6 @@ from ripple_core.integrate.context_parallel import connect, split_over_ranks, ul
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-# Of a pipeline these run on rank 0 alone.
-_NOT_NEEDED = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
 
 
 def join_process_group(message: Join, rank: int, size: int, device: torch.device) -> None:
@@ -58,12 +57,7 @@ class _Rank:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._device = torch.device(start.device)
-        self._pipe = start.load(start.device).pipe
-        for name in _NOT_NEEDED:
-            if getattr(self._pipe, name, None) is not None:
-                setattr(self._pipe, name, None)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._pipe = start.load(start.device)
         self._transformers = transformers_of(self._pipe)
         self._config = ulysses_config(start.size)
         self._loras = ExitStack()
@@ -101,6 +95,8 @@ class _Rank:
         transformer = self._transformers[message.transformer]
         inputs = {name: self._received(value) for name, value in message.inputs.items()}
         self._config.context_parallel_config.ulysses_anything = not message.is_even
+        if self._handle is not None and message.step is not None:
+            self._handle.set_step(message.step.index, message.step.total)
         with _in_context(transformer, message):
             transformer(**inputs)
 
@@ -128,8 +124,9 @@ def _end_with(parent: int) -> None:
 
 def main(connection: Connection) -> int:
     """Do as rank 0 says until it closes the connection; 1 when something went wrong, which it is told first."""
-    # Ctrl-C reaches the whole process group; it is rank 0 that ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals reach whole process groups; it is rank 0 that ends us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING)
     try:
         start = receive(connection)
@@ -146,7 +143,7 @@ def main(connection: Connection) -> int:
         logger.exception("a rank failed")
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:500]
         with contextlib.suppress(OSError):
-            send(connection, Broken(message, isinstance(error, (torch.OutOfMemoryError, MemoryError))))
+            send(connection, Broken(message, is_out_of_memory(error)))
         return 1
 
 

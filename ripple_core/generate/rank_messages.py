@@ -13,6 +13,7 @@ from diffusers.hooks.hooks import CacheContext
 
 from ripple_core.attention import TimeRippleConfig
 from ripple_core.contract.request import LoraSettings
+from ripple_core.integrate.step import Step
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Start:
         rank: 1..size - 1.
         size: number of ranks, rank 0 included.
         device: of this rank.
-        load: given the device, loads the pipeline; what it returns has it as `pipe`.
+        load: given the device, returns a pipeline with the transformers.
         parent: process id of rank 0, with which the others end.
     """
 
@@ -77,13 +78,15 @@ class Forward:
     Attributes:
         transformer: its number in the pipeline.
         inputs: arguments by name, tensors of the device replaced.
-        context: where the denoising loop is, as the pipeline told.
+        context: what the pipeline told of the call.
+        step: of the denoising loop, if it is known.
         is_even: whether every rank gets as many video tokens.
     """
 
     transformer: int
     inputs: dict[str, Any]
     context: CacheContext | None
+    step: Step | None
     is_even: bool
 
 

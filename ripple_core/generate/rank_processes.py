@@ -37,7 +37,7 @@ class RankProcesses:
 
         Args:
             devices: of all ranks, rank 0 included.
-            load: given a device, returns an object with the model's `pipe`; can be pickled.
+            load: given a device, returns a pipeline with the transformers; can be pickled.
         """
         self._broken: list[Broken] = []
         self._processes: list[_Process] = []

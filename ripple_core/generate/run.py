@@ -20,7 +20,7 @@ from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named, peak_memory_bytes, remember, start_measuring
 from ripple_core.generate.tiling import tiles_where_memory_is_short
 from ripple_core.generate.watch import FramesJob, NothingLeftError, ProgressCallback, StopCallback, Watch
-from ripple_core.integrate import apply_timeripple, transformers_of
+from ripple_core.integrate import transformers_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def generate_frames(
         InvalidFrames: when latents or frames are no numbers, or all frames of one colour.
         OutOfMemory: with what would fit.
     """
-    handle = apply(model.pipe.transformer) if apply else apply_timeripple(model.pipe, _config(model, request))
+    handle = apply(model.pipe.transformer) if apply else model.apply(_config(model, request))
     watch = Watch(model.pipe, [FramesJob(request, on_progress, should_stop)])
     [ended] = _generate(model, watch, handle, lambda _: handle.report(), first_frame, retry_tiling)
     if isinstance(ended, RippleError):

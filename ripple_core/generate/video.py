@@ -17,7 +17,6 @@ from ripple_core.generate.encode import write_video
 from ripple_core.generate.first_frame import read_first_frame
 from ripple_core.generate.job_metrics import attention_metrics, output_metrics
 from ripple_core.generate.load import LoadedModel
-from ripple_core.generate.loras import loras_on
 from ripple_core.generate.memory import out_of_memory_named
 from ripple_core.generate.previews import write_spritesheet, write_thumbnail
 from ripple_core.generate.quality import check_quality, without_reuse
@@ -105,7 +104,7 @@ class VideoRun:
         model, request, seconds, quality = self.model, self.request, dict[str, float](), None
         if request.loras:
             self.on_progress(Progress(stage="load", total_steps=request.num_inference_steps))
-        with loras_on(model.pipe, request.loras, lora_dir):
+        with model.with_loras(request.loras, lora_dir):
             if request.loras:
                 seconds["load"] = time.monotonic() - self.began
             video = self._video(first_frame, retry_dense, retry_tiling)

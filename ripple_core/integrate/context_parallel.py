@@ -117,7 +117,10 @@ def merge_ranks(reports: Sequence[SavingsReport]) -> SavingsReport:
         first,
         total=_add(report.total for report in reports),
         scores=_add(report.scores for report in reports),
-        by_step={step: _add(report.by_step[step] for report in reports) for step in first.by_step},
+        by_step={
+            step: _add(report.by_step[step] for report in reports if step in report.by_step)
+            for step in sorted({step for report in reports for step in report.by_step})
+        },
         by_layer={layer: _add(report.by_layer[layer] for report in reports) for layer in first.by_layer},
         by_layer_and_head={
             layer: tuple(head for report in reports for head in report.by_layer_and_head[layer])
