@@ -108,6 +108,8 @@ class LoadOptions(BaseModel):
         chosen = [name for name, is_chosen in ways.items() if is_chosen]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude one another; keep one")
+        if self.context_parallel > 1 and self.step_cache is not None:
+            raise ValueError("context_parallel and step_cache exclude one another; keep one")
         return self
 
 

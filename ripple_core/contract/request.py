@@ -97,7 +97,7 @@ class GenerateRequest(BaseModel):
 
     prompt: Prompt = Field(description="What the video shows.")
     negative_prompt: NegativePrompt = Field("", description="What it must not show.")
-    model: str | None = Field(None, max_length=200, description="One of GET /models; the server's own by default.")
+    model: str | None = Field(None, max_length=200, description="One of GET /models; the first by default.")
     image: str | None = Field(
         None,
         max_length=MAX_IMAGE_CHARACTERS,

@@ -108,7 +108,9 @@ class ModelCache:
 
     def _unload(self, model_ids: Iterable[str]) -> None:
         for model_id in model_ids:
-            del self._models[model_id]
+            ranks = self._models.pop(model_id).ranks
+            if ranks is not None:
+                ranks.close()
             logger.info("model %s unloaded", model_id)
         # Hooks and modules refer to one another: only the collector frees them.
         gc.collect()

@@ -87,6 +87,7 @@ def test_folders_and_profiles_lie_beside_the_file(tmp_path: Path, random_pipelin
         (TOY + 'profile = "gone.json"', r"model 1 \(builtin\), profile: there is no file"),
         (TOY + 'offload = "model"\ncontext_parallel = 2', "offload and context_parallel exclude"),
         (TOY + TOY, f"two models have the id '{BUILTIN_MODEL_ID}'"),
+        (TOY + 'context_parallel = 3\nstep_cache = {kind = "sea"}', "context_parallel and step_cache exclude"),
         (TOY + "warm_up = true", "warm_up needs preload"),
         ("models = []", "one at least"),
         ("x = 1", r"\[\[models\]\] tables"),
