@@ -18,7 +18,7 @@ RippleError
 │   ├── OutOfMemory
 │   ├── ModelLoadFailed
 │   ├── LoraLoadFailed
-│   ├── InvalidOutput   the frames are not numbers, or all of one colour
+│   ├── InvalidOutput   the frames are not numbers, or all black
 │   ├── Stalled         a stage made no progress within its deadline
 │   └── WorkerLost      the process that ran the job died
 ├── GenerationCancelled
@@ -164,7 +164,7 @@ class LoraLoadFailed(GenerationFailed):
 
 
 class InvalidOutput(GenerationFailed):
-    """The frames are not numbers, or all of one colour."""
+    """The frames are not numbers, or all black."""
 
     code = "invalid_output"
 
