@@ -32,17 +32,21 @@ def run_no_op_child(connection: Connection, _settings: WorkerSettings) -> None:
     """Answer Generate messages until the parent closes the pipe."""
     die_with_parent()
     connection.send(Ready())
+    loaded: tuple[str, ...] = ()
     try:
         while True:
             message = connection.recv()
             if isinstance(message, Generate):
+                model = (message.videos[0].request.model,)
+                if model != loaded:
+                    connection.send(Loaded(model))
+                    loaded = model
                 _answer(connection, message)
     except (EOFError, BrokenPipeError):
         return
 
 
 def _answer(connection: Connection, task: Generate) -> None:
-    connection.send(Loaded((task.videos[0].request.model,)))
     for video in task.videos:
         steps = video.request.num_inference_steps
         for stage in ("denoise", "mp4_encode"):
