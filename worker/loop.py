@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 # How long a worker waits for a message before it looks whether it should end, and at the order of the queues.
 _POLL_SECONDS = 2
 _PAUSE_SECONDS = 1.0
+_LEFT_SECONDS = 0.5
 # Life of RQ's own heartbeat, from which it takes its time-outs too.
 _RQ_SECONDS = 30
 
@@ -119,7 +120,9 @@ def _work(context: WorkerContext, redis_url: str) -> None:
     head_start = context.settings.warm_head_start_seconds
     # RQ changes the time-outs of its connection.
     redis = connect(redis_url)
-    order = QueueOrder(JobQueue(redis), list(context.models), head_start, lambda: status.loaded)
+    order = QueueOrder(
+        JobQueue(redis), list(context.models), head_start, lambda: status.loaded, lambda: _loaded_elsewhere(context)
+    )
     while not draining.is_set():
         worker = _RippleWorker(
             context.queue.of(context.models),
@@ -136,6 +139,12 @@ def _work(context: WorkerContext, redis_url: str) -> None:
             logger.warning("Redis cannot be reached: %s", error)
         if not draining.wait(_PAUSE_SECONDS):
             logger.info("the loop over the queues starts again")
+
+
+def _loaded_elsewhere(context: WorkerContext) -> set[str]:
+    own, served = context.status.name, context.models.keys()
+    others = (worker for worker in context.store.workers() if worker.takes_jobs and worker.name != own)
+    return {model_id for worker in others for model_id in worker.loaded if model_id in served}
 
 
 class _RippleWorker(SimpleWorker):
@@ -155,9 +164,11 @@ class _RippleWorker(SimpleWorker):
         while not self.draining.is_set():
             try:
                 self.heartbeat()
-                taken = Queue.dequeue_any(
-                    self.order.queues(), _POLL_SECONDS, connection=self.connection, serializer=self.serializer
-                )
+                queues = self.order.queues()
+                if not queues:
+                    self.draining.wait(_LEFT_SECONDS)
+                    continue
+                taken = Queue.dequeue_any(queues, _POLL_SECONDS, connection=self.connection, serializer=self.serializer)
             except DequeueTimeout:
                 continue
             except (RedisConnectionError, RedisTimeoutError) as error:
