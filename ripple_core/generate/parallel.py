@@ -79,14 +79,14 @@ class RankGroup:
         """Let the pipeline's transformers run on all ranks from now on; waits until these have loaded.
 
         Raises:
-            ModelLoadFailed: when the heads cannot be shared out evenly, the model has a step cache, or a rank cannot
-                load; all ranks have ended then.
+            ModelLoadFailed: when the heads cannot be shared out evenly, or a rank cannot load; all ranks have ended
+                then.
             OutOfMemory: when it does not fit there.
         """
         transformers = transformers_of(pipe)
         try:
             for transformer in transformers:
-                _check(transformer, self.size)
+                _check_heads(transformer, self.size)
             self._join()
         except BaseException as error:
             self.close()
@@ -289,7 +289,7 @@ class _OnAllRanks(StepContextHook):
         return Forward(self._index, inputs, self.state_manager._context, step, is_even), tensors
 
 
-def _check(transformer: Any, size: int) -> None:
+def _check_heads(transformer: Any, size: int) -> None:
     heads = {attention.heads for attention in family_of(transformer).self_attention(transformer)}
     if any(number % size for number in heads):
         allowed = [number for number in range(2, max(heads) + 1) if all(heads_ % number == 0 for heads_ in heads)]
@@ -297,8 +297,6 @@ def _check(transformer: Any, size: int) -> None:
             f"its {'/'.join(map(str, sorted(heads)))} attention heads cannot be shared out evenly; "
             f"context_parallel may be one of: {', '.join(map(str, [1, *allowed]))}."
         )
-    if getattr(transformer, "is_cache_enabled", False):
-        raise GenerationFailed("each would decide for itself what its step cache leaves out; use one or the other.")
 
 
 def _devices_from(device: torch.device, size: int) -> list[torch.device]:

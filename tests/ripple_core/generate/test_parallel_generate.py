@@ -6,8 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ import psutil
 import pytest
 import torch
 from diffusers import WanPipeline
+from fleet import is_gone, until
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
 from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, ModelLoadFailed, OutOfMemory
 from ripple_core.contract.job import Progress
-from ripple_core.contract.model_config import FirstBlockCache, LoadOptions
+from ripple_core.contract.model_config import LoadOptions
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import LoraSettings
 from ripple_core.generate import GeneratedFrames, LoadedModel, generate_frames, generate_video, load_model
@@ -83,33 +83,6 @@ def test_two_ranks_give_the_frames_and_the_flops_of_one(
     same(generate_frames(together, request), generate_frames(model, request))
 
 
-def test_tokens_need_not_be_shared_out_evenly(ask: Any) -> None:
-    """7 x 8 x 8 on three ranks, on weights that were trained."""
-    spec = find_model("builtin")
-    size = {"width": 64, "height": 64, "num_frames": 13}
-    request = ask(spec, reuse={"aggressiveness": 1.0, "mode": "ripple"}, **size)
-    alone = generate_frames(load_model(spec), request)
-    assert alone.report.savings > 0.3
-    together = load_model(spec, options=LoadOptions(context_parallel=3))
-    same(generate_frames(together, request), alone)
-    assert together.ranks is not None
-    together.ranks.close()
-
-
-def test_every_kind_of_wan_runs_on_two_ranks(image_pipeline_folder: Path, ask: Any) -> None:
-    """Two transformers, a timestep for each token, an image's tokens."""
-    spec = find_model(str(image_pipeline_folder))
-    request = ask(spec, image_sha256="0" * 64)
-    together = load_model(spec, options=ON_TWO)
-    image = Image.effect_noise((request.width, request.height), 100).convert("RGB")
-    same(
-        generate_frames(together, request, first_frame=image),
-        generate_frames(load_model(spec), request, first_frame=image),
-    )
-    assert together.ranks is not None
-    together.ranks.close()
-
-
 def test_loras_are_on_all_ranks_for_their_video(
     model: LoadedModel, together: LoadedModel, ask: Any, tmp_path: Path
 ) -> None:
@@ -157,9 +130,9 @@ def test_a_killed_rank_ends_the_video_with_an_error_and_the_next_one_has_new_ran
 
 def test_a_rank_that_dies_between_videos_is_replaced(model: LoadedModel, together: LoadedModel, ask: Any) -> None:
     generate_frames(together, ask(model.spec))
-    [rank] = ranks(together)
-    psutil.Process(rank).kill()
-    until(lambda: not lives(rank))
+    process = psutil.Process(ranks(together)[0])
+    process.kill()
+    until(lambda: is_gone(process), "the rank is gone")
     same(generate_frames(together, ask(model.spec)), generate_frames(model, ask(model.spec)))
 
 
@@ -190,6 +163,33 @@ def test_models_on_several_devices_take_turns(together: LoadedModel, ask: Any) -
     assert ranks(second) == []
 
 
+def test_tokens_need_not_be_shared_out_evenly(ask: Any) -> None:
+    """7 x 8 x 8 on three ranks, on weights that were trained."""
+    spec = find_model("builtin")
+    size = {"width": 64, "height": 64, "num_frames": 13}
+    request = ask(spec, reuse={"aggressiveness": 1.0, "mode": "ripple"}, **size)
+    alone = generate_frames(load_model(spec), request)
+    assert alone.report.savings > 0.3
+    together = load_model(spec, options=LoadOptions(context_parallel=3))
+    same(generate_frames(together, request), alone)
+    assert together.ranks is not None
+    together.ranks.close()
+
+
+def test_every_kind_of_wan_runs_on_two_ranks(image_pipeline_folder: Path, ask: Any) -> None:
+    """Two transformers, a timestep for each token, an image's tokens."""
+    spec = find_model(str(image_pipeline_folder))
+    request = ask(spec, image_sha256="0" * 64)
+    together = load_model(spec, options=ON_TWO)
+    image = Image.effect_noise((request.width, request.height), 100).convert("RGB")
+    same(
+        generate_frames(together, request, first_frame=image),
+        generate_frames(load_model(spec), request, first_frame=image),
+    )
+    assert together.ranks is not None
+    together.ranks.close()
+
+
 def test_a_model_that_is_let_go_takes_its_ranks_along(random_pipeline_folder: Path, ask: Any) -> None:
     model = load_model(find_model(str(random_pipeline_folder)), options=ON_TWO)
     generate_frames(model, ask(model.spec))
@@ -202,12 +202,6 @@ def test_a_model_that_is_let_go_takes_its_ranks_along(random_pipeline_folder: Pa
 def test_heads_that_cannot_be_shared_out_are_refused(random_pipeline_folder: Path) -> None:
     with pytest.raises(ModelLoadFailed, match=r"its 2 attention heads .* context_parallel may be one of: 1, 2\."):
         load_model(find_model(str(random_pipeline_folder)), options=LoadOptions(context_parallel=3))
-
-
-def test_a_step_cache_is_refused(random_pipeline_folder: Path) -> None:
-    options = LoadOptions(context_parallel=2, step_cache=FirstBlockCache(kind="first_block"))
-    with pytest.raises(ModelLoadFailed, match="its step cache"):
-        load_model(find_model(str(random_pipeline_folder)), options=options)
 
 
 KILLED = """
@@ -226,22 +220,7 @@ def test_ranks_die_with_the_process_they_work_for(random_pipeline_folder: Path) 
     command = [sys.executable, "-c", KILLED, str(random_pipeline_folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert process.stdout is not None
-    [pid] = (int(number) for number in process.stdout.readline().split())
+    [rank] = (psutil.Process(int(pid)) for pid in process.stdout.readline().split())
     process.kill()
     process.wait()
-    until(lambda: not lives(pid))
-
-
-def lives(pid: int) -> bool:
-    """Zombies, which nobody here can collect, do not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: is_gone(rank), "the rank is gone")
