@@ -103,7 +103,7 @@ def measure_load(
 class _Bench:
     def __init__(self, url: str, data_dir: Path, measured_jobs: int) -> None:
         self._url = url
-        self._settings = SharedSettings(redis_url=url, data_dir=data_dir)
+        self._settings = SharedSettings(redis_url=url, data_dir=data_dir, store_url=None)
         self._measured_jobs = measured_jobs
         self._redis = Redis.from_url(url)
         self._store, self._queue = JobStore(self._redis), JobQueue(self._redis)
@@ -204,7 +204,9 @@ class _Bench:
 
 @contextmanager
 def _running(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, *arguments], env=os.environ | environment, start_new_session=True)
+    # What configures a deployment here is not for its workers.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RIPPLE_")}
+    process = subprocess.Popen([sys.executable, *arguments], env=own | environment, start_new_session=True)
     try:
         yield process
     finally:

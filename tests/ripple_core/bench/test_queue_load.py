@@ -13,8 +13,11 @@ from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
 
 
-@pytest.mark.usefixtures("no_settings")
-def test_jobs_go_their_whole_way_with_the_asked_number_behind_them(own_redis: Any, tmp_path: Path) -> None:
+def test_jobs_go_their_whole_way_with_the_asked_number_behind_them(
+    own_redis: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A deployment's settings are not for these workers.
+    monkeypatch.setenv("RIPPLE_MODEL", "no such model")
     seen: list[QueuedLevel] = []
     report = measure_load(own_redis.url, tmp_path, [0, 150], measured_jobs=40, on_level=seen.append)
 
@@ -37,10 +40,3 @@ def test_jobs_go_their_whole_way_with_the_asked_number_behind_them(own_redis: An
     assert isinstance(newest.metrics, JobMetrics)
     assert newest.metrics.latency_s.total >= newest.metrics.latency_s.queue
     assert [path.name for path in tmp_path.rglob("video.mp4") if newest.id in str(path)] == ["video.mp4"]
-
-
-@pytest.fixture
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the environment configures is not for the workers of this test."""
-    for name in ("RIPPLE_MODEL", "RIPPLE_MODELS_FILE", "RIPPLE_STORE_URL"):
-        monkeypatch.delenv(name, raising=False)
