@@ -1,0 +1,174 @@
+"""Every fault again and again, with counts: `pytest tests/faults/test_stress.py -m slow`.
+
+RIPPLE_STRESS_REPEATS says how often (20 by default). With RIPPLE_STRESS_RECORD the counts go into that JSON file, of
+which worker/RELIABILITY.md shows the table.
+"""
+
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from fleet import Fleet, running_fleet, until
+
+pytestmark = pytest.mark.slow
+
+REPEATS = int(os.environ.get("RIPPLE_STRESS_REPEATS", "20"))
+LONG = {"num_inference_steps": 40}
+Fault = Callable[[Fleet, str], None]
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """Two workers to spare, so that killed ones start while others work."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
+        running_fleet(Path(folder), 3, RIPPLE_STALL_SECONDS="5") as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def record() -> Iterator[dict[str, dict[str, object]]]:
+    counts: dict[str, dict[str, object]] = {}
+    yield counts
+    if path := os.environ.get("RIPPLE_STRESS_RECORD"):
+        Path(path).write_text(json.dumps(counts, indent=2) + "\n")
+
+
+def again_after_s(fleet: Fleet, job_id: str, fault_at: float) -> float | None:
+    """Seconds from the fault to the next start of the job, None when it needed none."""
+    entries = fleet.redis_client.xrange(f"ripple:job:{job_id}:events")
+    states = [json.loads(fields[b"data"]) for _, fields in entries if fields[b"event"] == b"state"]
+    starts = [datetime.fromisoformat(state["at"]).timestamp() for state in states if state["status"] == "running"]
+    return next((start - fault_at for start in starts if start > fault_at), None)
+
+
+def repeat(
+    fleet: Fleet, record: dict[str, dict[str, object]], name: str, stage: str, attempts: int, fault: Fault
+) -> None:
+    """The fault in this stage of a job, with another job waiting; both must end well, each time."""
+    seconds: list[float] = []
+    for _ in range(REPEATS):
+        job_id = fleet.submit(**LONG)
+        waiting = [fleet.submit() for _ in range(2)]
+        assert fleet.wait_for_stage(job_id, stage, step=2 if stage == "denoise" else 0)
+        fault_at = time.time()
+        fault(fleet, job_id)
+        fleet.check_one_result(job_id, attempts)
+        for other in waiting:
+            assert fleet.wait(other)["status"] == "succeeded"
+        if (again := again_after_s(fleet, job_id, fault_at)) is not None:
+            seconds.append(round(again, 2))
+    assert list(fleet.videos.glob(".*/*.mp4")) == []
+    record[name] = {
+        "stage": stage,
+        "times": REPEATS,
+        "one_result": REPEATS,
+        "slowest_next_start_s": max(seconds, default=None),
+    }
+
+
+@pytest.mark.parametrize("victim", ["engine", "worker", "both"])
+@pytest.mark.parametrize("stage", ["load", "denoise", "vae_decode", "mp4_encode"])
+def test_kill(fleet: Fleet, record: dict[str, dict[str, object]], stage: str, victim: str) -> None:
+    def fault(fleet: Fleet, job_id: str) -> None:
+        fleet.at_work(job_id).kill(victim)  # type: ignore[arg-type]
+        threading.Thread(target=fleet.restore, args=(3,)).start()
+
+    def fresh(fleet: Fleet, job_id: str) -> None:
+        fault(fleet, job_id)
+        # Those that have it loaded would leave that stage out the next time.
+        for worker in list(fleet.workers):
+            if worker.process.poll() is None:
+                worker.kill("engine")
+
+    if stage == "load":
+        for worker in fleet.workers:
+            worker.kill("engine")
+    fleet.restore(3)
+    repeat(fleet, record, f"kill -9 of the {victim} in {stage}", stage, 2, fresh if stage == "load" else fault)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "silent for 6 s"])
+def test_redis(fleet: Fleet, record: dict[str, dict[str, object]], how: str) -> None:
+    def fault(fleet: Fleet, _: str) -> None:
+        if how.startswith("silent"):
+            with fleet.redis.silent():
+                time.sleep(6)
+        else:
+            # What is younger than a second may not be on the disk yet.
+            time.sleep(1.5)
+            fleet.redis.stop(signal.SIGTERM if how == "stopped" else signal.SIGKILL)
+            time.sleep(1)
+            fleet.redis.start()
+
+    fleet.restore(3)
+    repeat(fleet, record, f"Redis {how} in denoise", "denoise", 1, fault)
+
+
+def test_hand_back(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
+    def fault(fleet: Fleet, job_id: str) -> None:
+        worker = fleet.at_work(job_id).process
+        worker.terminate()
+        worker.terminate()
+        assert worker.wait(timeout=60) == 0
+        threading.Thread(target=fleet.restore, args=(3,)).start()
+
+    fleet.restore(3)
+    repeat(fleet, record, "SIGTERM twice in denoise", "denoise", 1, fault)
+
+
+def test_cancel(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
+    fleet.restore(3)
+    for _ in range(REPEATS):
+        job_id = fleet.submit(num_inference_steps=200)
+        fleet.wait_for_stage(job_id, "denoise", step=2)
+        fleet.client.delete(f"/jobs/{job_id}")
+        assert fleet.wait(job_id)["status"] == "cancelled"
+        assert fleet.attempts_kept(job_id) == []
+        until(lambda: not any(told.jobs for told in fleet.workers_told()), "no worker is at it")
+    record["cancelled in denoise"] = {"stage": "denoise", "times": REPEATS, "cancelled": REPEATS}
+
+
+def test_hang(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
+    fleet.restore(3)
+    for _ in range(REPEATS):
+        job_id = fleet.submit(num_inference_steps=200)
+        fleet.wait_for_stage(job_id, "denoise", step=2)
+        fleet.at_work(job_id).engine.suspend()
+        job = fleet.wait(job_id)
+        assert (job["status"], job["error"]["code"]) == ("failed", "stalled")
+        assert fleet.wait(fleet.submit())["status"] == "succeeded"
+    record["hang in denoise"] = {"stage": "denoise", "times": REPEATS, "reported": REPEATS}
+
+
+def test_death_is_noticed_with_the_settings_of_production(record: dict[str, dict[str, object]]) -> None:
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder:
+        usual = {"RIPPLE_HEARTBEAT_SECONDS": "2", "RIPPLE_LOST_AFTER_SECONDS": "10"}
+        with running_fleet(Path(folder), 2, **usual) as fleet:
+            time.sleep(12)
+            for _ in range(5):
+                job_id = fleet.submit(num_inference_steps=200)
+                fleet.wait_for_stage(job_id, "denoise", step=2)
+                fault_at = time.time()
+                fleet.at_work(job_id).kill("worker")
+                fleet.check_one_result(job_id, 2)
+                again = again_after_s(fleet, job_id, fault_at)
+                assert again is not None
+                seconds.append(round(again, 2))
+                fleet.restore(2)
+                time.sleep(12)
+    record["kill -9 of the worker, settings of production"] = {
+        "stage": "denoise",
+        "times": 5,
+        "one_result": 5,
+        "slowest_next_start_s": max(seconds),
+    }
