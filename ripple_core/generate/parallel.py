@@ -73,6 +73,7 @@ class RankGroup:
         self._config = ulysses_config(size)
         self._processes: RankProcesses | None = None
         self._handle: TimeRippleHandle | None = None
+        self._loras: PutLoras | None = None
         self._start()
 
     def attach(self, pipe: Any) -> None:
@@ -108,10 +109,9 @@ class RankGroup:
             ValueError: as `apply_timeripple`.
             GenerationFailed: when a rank does not start or fails.
         """
-        self._ensure_running()
         handle = apply_timeripple(pipe, config)
         try:
-            self.ask(Apply(config))
+            self._ask_idle(Apply(config))
         except BaseException:
             handle.remove()
             raise
@@ -128,11 +128,13 @@ class RankGroup:
         if not loras:
             yield
             return
-        self._ensure_running()
-        self.ask(PutLoras(tuple(loras), folder))
+        message = PutLoras(tuple(loras), folder)
+        self._ask_idle(message)
+        self._loras = message
         try:
             yield
         finally:
+            self._loras = None
             # Ranks that have ended, or fail here, start without any.
             if self._processes is not None:
                 with suppress(GenerationFailed, torch.OutOfMemoryError):
@@ -197,12 +199,19 @@ class RankGroup:
             raise GenerationFailed(f"The {self.size} processes that generate together have ended.")
         return self._processes
 
-    def _ensure_running(self) -> None:
-        if self._processes is not None and not self._processes.all_live:
-            self.close()
-        if self._processes is None:
-            self._start()
-            self._join()
+    def _ask_idle(self, message: Message) -> None:
+        """Ask ranks that are between two videos, of which one may have died since the last one."""
+        if self._processes is not None:
+            try:
+                self.ask(message)
+                return
+            except GenerationFailed as error:
+                logger.warning("the ranks start again: %s", error)
+        self._start()
+        self._join()
+        if self._loras is not None:
+            self.ask(self._loras)
+        self.ask(message)
 
     def _start(self) -> None:
         _make_room_for(self)

@@ -98,6 +98,9 @@ def test_loras_are_on_all_ranks_for_their_video(
     assert np.abs(alone.frames.astype(int) - without.frames).max() > 1
     with together.with_loras(loras, tmp_path):
         same(generate_frames(together, plain), alone)
+        # New ranks get them, too.
+        psutil.Process(ranks(together)[0]).kill()
+        same(generate_frames(together, plain), alone)
     same(generate_frames(together, plain), without)
 
 
@@ -126,14 +129,6 @@ def test_a_killed_rank_ends_the_video_with_an_error_and_the_next_one_has_new_ran
     assert ranks(together) == []
     same(generate_frames(together, request), generate_frames(model, request))
     assert ranks(together) not in ([], killed)
-
-
-def test_a_rank_that_dies_between_videos_is_replaced(model: LoadedModel, together: LoadedModel, ask: Any) -> None:
-    generate_frames(together, ask(model.spec))
-    process = psutil.Process(ranks(together)[0])
-    process.kill()
-    until(lambda: is_gone(process), "the rank is gone")
-    same(generate_frames(together, ask(model.spec)), generate_frames(model, ask(model.spec)))
 
 
 def test_a_rank_without_memory_is_out_of_memory(
