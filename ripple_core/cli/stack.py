@@ -19,7 +19,8 @@ from ripple_core.contract.models import find_model
 from ripple_core.contract.settings import SharedSettings
 from ripple_core.embedded_redis import EmbeddedRedis
 
-_READY_SECONDS = 60.0
+# A worker may have models to load first; a process that ends is noticed at once.
+_READY_SECONDS = 1800.0
 _STOP_SECONDS = 90.0
 
 
