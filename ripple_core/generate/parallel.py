@@ -29,7 +29,7 @@ from diffusers.hooks import HookRegistry
 from torch import Tensor
 
 from ripple_core.attention import SavingsReport, TimeRippleConfig
-from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed, OutOfMemory
+from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed, OutOfMemory, WorkerLost
 from ripple_core.contract.request import LoraSettings
 from ripple_core.generate.memory import is_out_of_memory
 from ripple_core.generate.rank import join_process_group
@@ -182,7 +182,8 @@ class RankGroup:
         """End all ranks after an error in what they did together.
 
         Returns:
-            What to raise: the error, or GenerationFailed or torch.OutOfMemoryError where another rank failed first.
+            What to raise: the error; or, where another rank failed first, torch.OutOfMemoryError, or WorkerLost if it
+            died, or GenerationFailed.
         """
         words = self._processes.last_words() if self._processes and not is_out_of_memory(error) else []
         self.close()
@@ -192,7 +193,8 @@ class RankGroup:
         logger.warning("all %d ranks ended: %s", self.size, reason)
         if any(word.is_out_of_memory for word in words):
             return torch.OutOfMemoryError(reason)
-        return GenerationFailed(f"One of the {self.size} processes that generate together failed ({reason}).")
+        failure = WorkerLost if any(word.died for word in words) else GenerationFailed
+        return failure(f"One of the {self.size} processes that generate together failed ({reason}).")
 
     def _living(self) -> RankProcesses:
         if self._processes is None:

@@ -39,6 +39,7 @@ from ripple_core.integrate.context_parallel import connect, split_over_ranks, ul
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+EXIT_DEVICE_BROKEN = 70
 
 
 def join_process_group(message: Join, rank: int, size: int, device: torch.device) -> None:
@@ -139,6 +140,10 @@ def main(connection: Connection) -> int:
                 send(connection, answer)
     except (EOFError, ConnectionError):
         return 0
+    except torch.AcceleratorError:
+        # No failure of the video: another try may find the device in order, or another one.
+        logger.critical("the device of a rank is out of order", exc_info=True)
+        return EXIT_DEVICE_BROKEN
     except Exception as error:
         logger.exception("a rank failed")
         message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:500]

@@ -102,10 +102,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Broken:
-    """The rank ends, because of this."""
+    """The rank ends, because of this; a rank that dies says nothing, and then it is rank 0 that makes it up."""
 
     reason: str
-    is_out_of_memory: bool
+    is_out_of_memory: bool = False
+    died: bool = False
 
 
 def send(connection: Connection, message: Message | Done | Broken) -> None:

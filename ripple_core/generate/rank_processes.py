@@ -6,7 +6,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -109,11 +109,11 @@ def _last_words(one: _Process) -> list[Broken]:
             if isinstance(message, Broken):
                 return [_named(one, message)]
     except (EOFError, OSError):
-        return [Broken(f"rank {one.rank} ended with exit code {one.process.wait()}", is_out_of_memory=False)]
+        return [Broken(f"rank {one.rank} ended with exit code {one.process.wait()}", died=True)]
 
 
 def _named(one: _Process, broken: Broken) -> Broken:
-    return Broken(f"rank {one.rank}: {broken.reason}", broken.is_out_of_memory)
+    return replace(broken, reason=f"rank {one.rank}: {broken.reason}")
 
 
 def _end(processes: list[_Process]) -> None:

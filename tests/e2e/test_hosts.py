@@ -128,6 +128,11 @@ class Hosts:
     def start_worker(self, host: str, *arguments: str) -> None:
         self.workers[host] = self.start(host, RIPPLE, "worker", *arguments)
 
+    def ranks(self, host: str) -> list[psutil.Process]:
+        """The processes that a host's worker has for further devices."""
+        processes = [psutil.Process(pid) for pid in family(self.workers[host])]
+        return [process for process in processes if "ripple_core.generate.rank" in process.cmdline()]
+
     def wait_for_workers(self, number: int) -> None:
         until(lambda: sum(worker.state == "idle" for worker in self.store.workers()) == number, "the workers are there")
 
@@ -213,6 +218,9 @@ def answers(client: httpx.Client) -> bool:
         return False
 
 
+on_loopback = pytest.mark.parametrize("network", [loopback], indirect=True, ids=["loopback"])
+
+
 def test_hosts_share_the_work_and_take_over_what_a_lost_one_had(hosts: Hosts) -> None:
     for host in ("one", "two"):
         hosts.start_worker(host)
@@ -236,7 +244,7 @@ def test_hosts_share_the_work_and_take_over_what_a_lost_one_had(hosts: Hosts) ->
     assert hosts.client.get(job["links"]["video"]).status_code == 200
 
 
-@pytest.mark.parametrize("network", [loopback], indirect=True, ids=["loopback"])
+@on_loopback
 def test_one_host_has_a_worker_for_each_device(hosts: Hosts) -> None:
     hosts.start_worker("one", "--device", "cpu", "--device", "cpu")
     hosts.wait_for_workers(2)
@@ -259,3 +267,25 @@ def test_one_host_has_a_worker_for_each_device(hosts: Hosts) -> None:
     assert process.wait(timeout=60) == 128 + 9
     assert all(is_gone(process) for process in processes)
     assert hosts.store.get(running).status is JobStatus.QUEUED
+
+
+@on_loopback
+def test_one_job_runs_on_several_devices_and_survives_the_loss_of_one(hosts: Hosts, tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text('[[models]]\nsource = "builtin"\ncontext_parallel = 3\n', encoding="utf-8")
+    hosts.settings["RIPPLE_MODELS_FILE"] = str(models)
+    hosts.start_worker("one")
+    hosts.wait_for_workers(1)
+    job = hosts.wait(hosts.submit())
+    assert job["status"] == "succeeded", job
+    assert job["metrics"]["device"]["name"].startswith("3 x cpu")
+    long, before = hosts.submit(num_inference_steps=60), hosts.ranks("one")
+    assert len(before) == 2
+    until(lambda: hosts.job(long)["progress"]["step"] >= 2, "the long job is under way")
+    before[1].kill()
+    job = hosts.wait(long)
+    assert (job["status"], hosts.store.get(long).attempts) == ("succeeded", 2), job
+    after = hosts.ranks("one")
+    end(hosts.workers.pop("one"))
+    assert len(after) == 2
+    assert all(is_gone(rank) for rank in before + after)

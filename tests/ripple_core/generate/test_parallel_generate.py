@@ -20,7 +20,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 
-from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, ModelLoadFailed, OutOfMemory
+from ripple_core.contract.errors import GenerationCancelled, ModelLoadFailed, OutOfMemory, WorkerLost
 from ripple_core.contract.job import Progress
 from ripple_core.contract.model_config import LoadOptions
 from ripple_core.contract.models import find_model
@@ -124,7 +124,7 @@ def test_a_killed_rank_ends_the_video_with_an_error_and_the_next_one_has_new_ran
         if progress.step == 3:
             psutil.Process(killed[0]).kill()
 
-    with pytest.raises(GenerationFailed, match="rank 1 ended with exit code -9"):
+    with pytest.raises(WorkerLost, match="rank 1 ended with exit code -9"):
         generate_frames(together, request, kill_at_step)
     assert ranks(together) == []
     same(generate_frames(together, request), generate_frames(model, request))
