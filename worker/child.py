@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, OutOfMemory, RippleError, StorageFull
 from ripple_core.contract.job import JobError, Progress
@@ -30,6 +29,9 @@ from worker.messages import (
     Video,
 )
 from worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from ripple_core.generate import LoadedModel, VideoJob
 
 logger = logging.getLogger(__name__)
 
@@ -73,21 +75,6 @@ def _serve(connection: Connection, settings: WorkerSettings) -> None:
             connection.send(Idle())
 
 
-@dataclass
-class _Stops:
-    """The executions that are to stop, as far as the pipe has told."""
-
-    connection: Connection
-    told: set[str] = field(default_factory=set)
-
-    def has(self, execution: str) -> bool:
-        while self.connection.poll():
-            message = self.connection.recv()
-            if isinstance(message, Stop):
-                self.told.add(message.execution)
-        return execution in self.told
-
-
 class _Generator:
     """Holds the loaded models."""
 
@@ -118,80 +105,99 @@ class _Generator:
 
     def generate(self, task: Generate) -> None:
         """Run the videos; whatever goes wrong becomes an answer."""
-        stops = _Stops(self._connection)
+        run = _Run(self._connection, task)
         try:
-            answers = self._answers(task, stops)
+            self._generate(run)
         # Border of the process: the parent gets an answer whatever happens.
         except Exception as error:  # noqa: BLE001
             _end_if_device_is_broken(error)
-            answers = [_failed(error)] * len(task.videos)
-        for video, answer in zip(task.videos, answers, strict=True):
-            self._connection.send(Ended(video.execution, answer))
+            for video in run.left:
+                run.end(video, _failed(error))
 
-    def _answers(self, task: Generate, stops: _Stops) -> list[Answer]:
-        load_began, model_id = time.monotonic(), task.videos[0].request.model
-        load_seconds = 0.0
-        if model_id not in self._models.loaded:
-            for video in task.videos:
-                steps = video.request.num_inference_steps
-                self._connection.send(Reported(video.execution, Progress(stage="load", total_steps=steps)))
-            # From when the job was sent: a child that has just been spawned first imports torch and diffusers.
-            load_began = min(load_began, task.sent_at)
+    def _generate(self, run: "_Run") -> None:
+        model_id = run.videos[0].request.model
+        is_loaded = model_id in self._models.loaded
+        if not is_loaded:
+            run.report_loading()
         model = self._models.get(model_id)
-        if load_began == task.sent_at:
-            load_seconds = time.monotonic() - load_began
+        if not is_loaded:
+            # From when the job was sent: a child that has just been spawned first imports torch and diffusers.
+            run.load_seconds = time.monotonic() - run.sent_at
             self._connection.send(Loaded(self._models.loaded))
-        results = self._run(model, task.videos, stops)
         # Models that wait for their turn are no reason to refuse a video.
-        short = [index for index, result in enumerate(results) if isinstance(result, OutOfMemory)]
-        if short and self._models.keep_only(model_id):
+        has_others = len(self._models.loaded) > 1
+        self._run(model, run, spare=OutOfMemory if has_others else None)
+        if run.left:
+            self._models.keep_only(model_id)
             self._connection.send(Loaded(self._models.loaded))
-            again = self._run(model, [task.videos[index] for index in short], stops)
-            retry = Retry(reason="out_of_memory", remedy="unloaded_models")
-            for index, result in zip(short, again, strict=True):
-                results[index] = _with_retry(result, retry)
-        return [_answer(result, load_seconds) for result in results]
+            run.retries = [Retry(reason="out_of_memory", remedy="unloaded_models")]
+            self._run(model, run)
 
-    def _run(self, model: Any, videos: Any, stops: _Stops) -> list[JobMetrics | RippleError]:
-        return [self._run_one(model, video, stops) for video in videos]
-
-    def _run_one(self, model: Any, video: Video, stops: _Stops) -> JobMetrics | RippleError:
-        from ripple_core.generate import generate_video
-
-        def on_progress(progress: Progress) -> None:
-            self._connection.send(Reported(video.execution, progress))
-
-        def should_stop() -> bool:
-            return stops.has(video.execution)
+    def _run(self, model: "LoadedModel", run: "_Run", spare: type[RippleError] | None = None) -> None:
+        """Videos that end with the error to spare are left for another try."""
+        from ripple_core.generate import generate_videos
 
         settings = self._settings
-        try:
-            return generate_video(
-                model,
-                video.request,
-                video.folder,
-                on_progress,
-                should_stop,
-                video.image,
-                settings.lora_dir,
-                retry_dense=settings.retry_invalid_output,
-                retry_tiling=settings.retry_out_of_memory,
-            )
-        except RippleError as error:
-            return error
+        generate_videos(
+            model,
+            [run.job(video, spare) for video in run.left],
+            lora_dir=settings.lora_dir,
+            retry_dense=settings.retry_invalid_output,
+            retry_tiling=settings.retry_out_of_memory,
+        )
 
 
-def _with_retry(result: JobMetrics | RippleError, retry: Retry) -> JobMetrics | RippleError:
-    if isinstance(result, RippleError):
-        return result
-    return result.model_copy(update={"retries": [retry, *result.retries]})
+class _Run:
+    """The videos of one Generate: what has been said of them to the parent, and by it."""
 
+    def __init__(self, connection: Connection, task: Generate) -> None:
+        self.videos = task.videos
+        self.left = list(task.videos)
+        self.sent_at = task.sent_at
+        self.load_seconds = 0.0
+        self.retries: list[Retry] = []
+        self._connection = connection
+        self._told_to_stop: set[str] = set()
 
-def _answer(result: JobMetrics | RippleError, load_seconds: float) -> Answer:
-    if isinstance(result, RippleError):
-        return _failed(result)
-    latency = result.latency_s.model_copy(update={"load": result.latency_s.load + load_seconds})
-    return Finished(result.model_copy(update={"latency_s": latency}))
+    def report_loading(self) -> None:
+        for video in self.videos:
+            self._report(video, Progress(stage="load", total_steps=video.request.num_inference_steps))
+
+    def job(self, video: Video, spare: type[RippleError] | None) -> "VideoJob":
+        from ripple_core.generate import VideoJob
+
+        def on_end(result: JobMetrics | RippleError) -> None:
+            if spare is None or not isinstance(result, spare):
+                self.end(video, self._answer(result))
+
+        return VideoJob(
+            video.request,
+            video.folder,
+            lambda progress: self._report(video, progress),
+            lambda: self._should_stop(video),
+            video.image,
+            on_end,
+        )
+
+    def end(self, video: Video, answer: Answer) -> None:
+        self.left.remove(video)
+        self._connection.send(Ended(video.execution, answer))
+
+    def _report(self, video: Video, progress: Progress) -> None:
+        self._connection.send(Reported(video.execution, progress))
+
+    def _should_stop(self, video: Video) -> bool:
+        while self._connection.poll():
+            message = self._connection.recv()
+            if isinstance(message, Stop):
+                self._told_to_stop.add(message.execution)
+        return video.execution in self._told_to_stop
+
+    def _answer(self, result: JobMetrics | RippleError) -> Answer:
+        if isinstance(result, RippleError):
+            return _failed(result)
+        latency = result.latency_s.model_copy(update={"load": result.latency_s.load + self.load_seconds})
+        return Finished(result.model_copy(update={"latency_s": latency, "retries": [*self.retries, *result.retries]}))
 
 
 def _failed(error: Exception) -> Answer:
