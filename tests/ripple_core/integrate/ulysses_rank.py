@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers import ContextParallelConfig, LTXVideoTransformer3DModel, ParallelConfig, WanTransformer3DModel
-from diffusers.hooks.context_parallel import apply_context_parallel
+from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
 
 from ripple_core import TimeRippleConfig, apply_timeripple
+from ripple_core.integrate.context_parallel import connect, split_over_ranks, ulysses_config
 
 GRID, NUM_HEADS = (4, 3, 6), 4
 FAMILIES = ("wan", "ltx")
@@ -58,19 +58,6 @@ def build(family: str) -> tuple[Any, dict[str, Any]]:
     return ltx.eval(), inputs
 
 
-def parallelise(transformer: Any, rank: int, world_size: int, context: ContextParallelConfig) -> None:
-    """What `enable_parallelism` does, which divides by the number of accelerators and so fails without any."""
-    config = ParallelConfig(context_parallel_config=context)
-    mesh = dist.device_mesh.init_device_mesh(
-        "cpu", mesh_shape=context.mesh_shape, mesh_dim_names=context.mesh_dim_names
-    )
-    config.setup(rank, world_size, torch.device("cpu"), mesh=mesh)
-    for module in transformer.modules():
-        if hasattr(getattr(module, "processor", None), "_parallel_config"):
-            module.processor._parallel_config = config
-    apply_context_parallel(transformer, context, transformer._cp_plan)
-
-
 def run(transformer: Any, inputs: dict[str, Any]) -> torch.Tensor:
     with torch.no_grad():
         return transformer(**inputs, return_dict=False)[0]
@@ -83,13 +70,14 @@ def compare(family: str, rank: int, world_size: int) -> None:
     expected = run(transformer, inputs)
     alone.remove()
 
-    context = ContextParallelConfig(ulysses_degree=world_size)
+    parallel = ulysses_config(world_size)
+    connect(parallel, torch.device("cpu"))
     # One family has TimeRipple put on last, the other first; both orders work.
     if family == "wan":
-        parallelise(transformer, rank, world_size, context)
+        split_over_ranks(transformer, parallel)
     handle = apply_timeripple(transformer, TimeRippleConfig(1.0, "channel"))
     if family != "wan":
-        parallelise(transformer, rank, world_size, context)
+        split_over_ranks(transformer, parallel)
     handle.set_step(2, 5)
     torch.testing.assert_close(run(transformer, inputs), expected, rtol=1e-4, atol=1e-4)
 
