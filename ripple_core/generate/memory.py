@@ -1,5 +1,6 @@
 """What videos take of a device's memory, and what to ask for instead where there is not enough."""
 
+import ctypes
 import errno
 import gc
 import logging
@@ -36,8 +37,32 @@ class _Taken:
     peak_bytes: int
 
 
-# The largest video that each pipeline has made so far.
-_LARGEST: WeakKeyDictionary[Any, _Taken] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Measured:
+    """The smallest and the largest video that a pipeline has made so far."""
+
+    smallest: _Taken
+    largest: _Taken
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Of the line through both, or of the one there is; 0 where they tell nothing."""
+        small, large = self.smallest, self.largest
+        if large.pixels == small.pixels:
+            return large.peak_bytes / large.pixels
+        return max(large.peak_bytes - small.peak_bytes, 0) / (large.pixels - small.pixels)
+
+    def needed_bytes(self, pixels: int) -> float:
+        """What a video takes on top of the model."""
+        return self.largest.peak_bytes + (pixels - self.largest.pixels) * self.bytes_per_pixel
+
+    def fitting_pixels(self, free_bytes: float) -> float:
+        """The largest video that fits by this count; what went well once counts as fitting."""
+        more = (free_bytes - self.largest.peak_bytes) / self.bytes_per_pixel
+        return self.largest.pixels + max(more, 0)
+
+
+_MEASURED: WeakKeyDictionary[Any, _Measured] = WeakKeyDictionary()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -74,6 +99,8 @@ def forget(error: BaseException, model: LoadedModel) -> None:
     gc.collect()
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
+    else:
+        _give_back()
 
 
 def start_measuring(device: torch.device) -> int:
@@ -81,6 +108,8 @@ def start_measuring(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    # What malloc keeps of earlier runs would not show in what this one takes.
+    _give_back()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _of_process("VmRSS") or 0
@@ -96,8 +125,16 @@ def peak_memory_bytes(device: torch.device) -> int:
 def remember(model: LoadedModel, request: ResolvedRequest, peak_bytes: int) -> None:
     """Keep what a video took on top of what was in use before, for advice to come."""
     taken = _Taken(_pixels(request), peak_bytes)
-    if model.pipe not in _LARGEST or _LARGEST[model.pipe].pixels <= taken.pixels:
-        _LARGEST[model.pipe] = taken
+    known = _MEASURED.get(model.pipe, _Measured(taken, taken))
+    smallest = taken if taken.pixels <= known.smallest.pixels else known.smallest
+    largest = taken if taken.pixels >= known.largest.pixels else known.largest
+    _MEASURED[model.pipe] = _Measured(smallest, largest)
+
+
+def _give_back() -> None:
+    """Let malloc return what is free to the system; glibc alone can."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _pixels(request: ResolvedRequest) -> int:
@@ -106,12 +143,11 @@ def _pixels(request: ResolvedRequest) -> int:
 
 def _advice(model: LoadedModel, request: ResolvedRequest) -> str:
     """Memory grows with pixels x frames: attention holds no matrix of scores, and the VAE decodes in pieces."""
-    asked = f"Out of memory at {request.width}x{request.height}, {request.num_frames} frames"
-    largest, free = _LARGEST.get(model.pipe), _free_bytes(model.device)
-    if largest is not None and largest.peak_bytes > 0 and free is not None:
-        needed = largest.peak_bytes / largest.pixels * _pixels(request)
-        share = _MARGIN * free / needed
-        # What fits by this count did not fit: memory was in pieces, or others took some.
+    asked, pixels = f"Out of memory at {request.width}x{request.height}, {request.num_frames} frames", _pixels(request)
+    measured, free = _MEASURED.get(model.pipe), _free_bytes(model.device)
+    if measured is not None and measured.bytes_per_pixel > 0 and free is not None:
+        needed, share = measured.needed_bytes(pixels), measured.fitting_pixels(_MARGIN * free) / pixels
+        # What fits by this count has just not fitted: memory was in pieces, or others took some.
         if share < 1:
             smaller = _smaller(model.spec, request, share)
             return f"{asked}: it takes about {needed / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free. {smaller}"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, ImageSequence
 
+from ripple_core.contract.errors import GenerationCancelled, StorageFull
 from ripple_core.contract.request import OutputSettings, VideoFormat
 from ripple_core.generate import write_video
 
@@ -113,7 +115,7 @@ def test_a_higher_crf_gives_a_smaller_file(tmp_path: Path, name: VideoFormat) ->
 @pytest.mark.parametrize("output", EVERY, ids=lambda output: output.format)
 def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, output: OutputSettings) -> None:
     (tmp_path / f"video.{output.format}").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(StorageFull, match="No space left on device"):
         video(tmp_path, output)
 
 
@@ -121,3 +123,31 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, output: OutputSett
 def test_a_folder_that_is_missing_is_an_error_that_says_so(tmp_path: Path, output: OutputSettings) -> None:
     with pytest.raises(OSError, match="No such file or directory"):
         video(tmp_path / "absent", output)
+
+
+@pytest.mark.parametrize("output", EVERY, ids=lambda output: output.format)
+def test_a_stop_ends_the_encoder_at_once(tmp_path: Path, output: OutputSettings) -> None:
+    """Long before the file is done; no process of ours stays."""
+    large = np.random.default_rng(0).integers(0, 255, (60, 720, 1280, 3), dtype=np.uint8)
+    asked: list[int] = []
+
+    def stop() -> None:
+        asked.append(len(asked))
+        if len(asked) == 2:
+            raise GenerationCancelled("stop")
+
+    with pytest.raises(GenerationCancelled):
+        write_video(large, tmp_path / f"video.{output.format}", 7, output, meanwhile=stop)
+    assert len(asked) == 2
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize("output", EVERY, ids=lambda output: output.format)
+def test_the_stop_is_asked_about_while_the_bytes_stay_the_same(tmp_path: Path, output: OutputSettings) -> None:
+    frames = np.tile(NOISE, (6, 6, 6, 1))
+    asked: list[None] = []
+    plain = video(tmp_path, output, frames).read_bytes()
+    path = tmp_path / f"again.{output.format}"
+    write_video(frames, path, 7, output, meanwhile=lambda: asked.append(None))
+    assert asked
+    assert path.read_bytes() == plain
