@@ -25,7 +25,7 @@ def queue(
     ] = [0.7, 0.9],  # noqa: B006
     models_per_gpu: Annotated[int, typer.Option(min=1, help="How many models a simulated GPU holds.")] = 1,
     bound: Annotated[float, typer.Option(min=0, help="Seconds of head start, or until a job is overdue.")] = 60,
-    scale: Annotated[float, typer.Option(min=0.001, help="Factor on the built-in model's measured seconds.")] = 5,
+    scale: Annotated[float, typer.Option(min=0.001, help="Factor on the built-in model's measured seconds.")] = 10,
     load_seconds: Annotated[
         float | None, typer.Option(min=0, help="Of a cold start; by default weights at the measured rate of reading.")
     ] = None,

@@ -73,7 +73,8 @@ def _origin(report: "SimulationReport") -> str:
         for size in report.measured.sizes
     )
     return (
-        f"Measured here, built-in model: {sizes}; load {report.measured.load_seconds:.2f} s; "
+        f"Measured here on one core, built-in model, {report.measured.sizes[0].num_inference_steps} steps: {sizes}; "
+        f"load {report.measured.load_seconds:.2f} s; "
         f"reading a file {report.measured.read_bytes_per_second / 1e9:.2f} GB/s.\n"
         f"Assumed: job seconds are the measured ones x {report.scale:g} x the model's work; the models below, their "
         f"shares, work and weights. {assumed}."
