@@ -81,6 +81,7 @@ class LatencySeconds(BaseModel):
     mp4_encode: float = Field(0.0, description="Frames to the file, whatever its format, and its pictures.")
     quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")
     queue: float = Field(0.0, description="Waiting for a worker.")
+    store: float = Field(0.0, description="The files on their way into the video store.")
     text_encode: float = Field(0.0, description="Reading the prompt.")
     total: float = Field(0.0, description="From acceptance to the finished file.")
     vae_decode: float = Field(0.0, description="Latents to frames.")
@@ -109,6 +110,18 @@ class Links(BaseModel):
     video: str | None = Field(..., description="The video, once the job has succeeded.")
 
 
+class LoadedOn(BaseModel):
+    """
+    A worker that has a model in its memory.
+    """
+
+    device: str = Field(..., description="Its device as configured, such as cuda:0 or auto.")
+    state: Literal["starting", "idle", "busy", "draining"] = Field(
+        ..., description="What it does; a draining one takes no more jobs."
+    )
+    worker: str = Field(..., description="Its name.")
+
+
 class LoraSettings(BaseModel):
     """
     One LoRA on the transformer for this video.
@@ -116,19 +129,6 @@ class LoraSettings(BaseModel):
 
     name: str = Field(..., description="One of `loras` in GET /models: a file of the server's folder, without suffix.")
     scale: float = Field(1.0, description="Strength; 0 leaves it without effect.")
-
-
-class ModelDefaults(BaseModel):
-    """
-    What a request takes when it does not say.
-    """
-
-    fps: int = Field(16, description="Frames per second.")
-    guidance_scale: float = Field(5.0, description="Classifier-free guidance.")
-    height: int = Field(480, description="Pixels.")
-    num_frames: int = Field(81, description="Frames of the video.")
-    num_inference_steps: int = Field(50, description="Denoising steps.")
-    width: int = Field(832, description="Pixels.")
 
 
 class OutputMetrics(BaseModel):
@@ -181,9 +181,9 @@ class Progress(BaseModel):
 
     eta_s: float | None = Field(None, description="Estimated seconds left; null while unknown.")
     fraction: float = Field(0.0, description="Share of the whole job that is done, 0 to 1.")
-    stage: Literal["queued", "load", "text_encode", "denoise", "vae_decode", "mp4_encode", "quality_check", "done"] = (
-        Field("queued", description="What is being done.")
-    )
+    stage: Literal[
+        "queued", "load", "text_encode", "denoise", "vae_decode", "quality_check", "mp4_encode", "store", "done"
+    ] = Field("queued", description="What is being done.")
     step: int = Field(0, description="Denoising steps finished.")
     total_steps: int = Field(0, description="Denoising steps in all; 0 before a worker has the job.")
 
@@ -214,6 +214,15 @@ class QueuePlace(BaseModel):
         ...,
         description="Estimated seconds until it starts, from what like jobs took; null while nothing is known of those.",
     )
+
+
+class Retry(BaseModel):
+    """
+    A second try within the same attempt, and what was changed for it.
+    """
+
+    reason: Literal["invalid_output", "out_of_memory"] = Field(..., description="Why the first try did not count.")
+    remedy: Literal["dense_attention", "vae_tiling", "unloaded_models"] = Field(..., description="What was changed.")
 
 
 class ReuseSettings(BaseModel):
@@ -297,7 +306,7 @@ class GenerateRequest(BaseModel):
         description="First frame, for models that take one: a data URL of a PNG, JPEG or WebP (or a file in a form).",
     )
     loras: list[LoraSettings] = Field([], description="LoRAs to put on the transformer.", validate_default=True)
-    model: str | None = Field(None, description="One of GET /models; the server's own by default.")
+    model: str | None = Field(None, description="One of GET /models; the first by default.")
     n: int = Field(
         1,
         description="Number of videos: as many jobs, with seeds counting up from `seed`, listed in each one's `batch`.",
@@ -314,7 +323,10 @@ class GenerateRequest(BaseModel):
         False,
         description="Render the dense twin too, and put PSNR and SSIM against it into the metrics; takes its time.",
     )
-    reuse: ReuseSettings = Field({"aggressiveness": 0.5, "mode": "auto"}, validate_default=True)
+    reuse: ReuseSettings | None = Field(
+        None,
+        description="How aggressively to reuse attention work. What it leaves out takes the model's default (`defaults.reuse` in GET /models), which is 0.5 and auto unless the operator chose otherwise.",
+    )
     seed: int | None = Field(None, description="Same request and seed, same video. Drawn and shown if omitted.")
     webhook: WebhookSettings | None = Field(None, description="Whom to tell when the job has ended.")
     width: int | None = Field(None, description="Pixels; multiple of the model's size_multiple.")
@@ -326,41 +338,28 @@ class JobMetrics(BaseModel):
     """
 
     attention: AttentionMetrics = Field(..., description="What reuse saved.")
+    batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
     device: DeviceMetrics = Field(..., description="Where it ran.")
     latency_s: LatencySeconds = Field(..., description="Where the time went.")
     output: OutputMetrics = Field(..., description="What came out.")
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
-
-
-class Model(BaseModel):
-    """
-    A model and the reuse modes it runs with.
-    """
-
-    defaults: ModelDefaults = Field(
-        {"fps": 16, "guidance_scale": 5.0, "height": 480, "num_frames": 81, "num_inference_steps": 50, "width": 832},
-        validate_default=True,
+    retries: list[Retry] = Field(
+        [], description="Second tries within the attempt that succeeded.", validate_default=True
     )
-    description: str = Field("", description="What it is, in a line.")
-    frame_multiple: int = Field(4, description="num_frames is a multiple of this, plus 1.")
-    id: str = Field(..., description="What `model` of a request may be.")
-    loras: list[str] = Field(..., description="What `loras` may name.")
-    max_frames: int = Field(161, description="Largest num_frames.")
-    max_size: int = Field(1280, description="Largest width or height.")
-    max_work: int | None = Field(
-        None, description="Most width x height x num_frames x steps of a request; four times the defaults' by default."
-    )
-    modes: list[Literal["auto", "ripple", "channel", "dense"]] = Field(..., description="What `reuse.mode` may be.")
-    size_multiple: int = Field(16, description="Width and height are multiples of this.")
-    takes_image: bool = Field(False, description="Whether a request must bring the image it begins from.")
 
 
-class ModelList(BaseModel):
+class ModelDefaults(BaseModel):
     """
-    The models this server generates with; the first is the default.
+    What a request takes when it does not say.
     """
 
-    models: list[Model] = Field(..., description="One so far.")
+    fps: int = Field(16, description="Frames per second.")
+    guidance_scale: float = Field(5.0, description="Classifier-free guidance.")
+    height: int = Field(480, description="Pixels.")
+    num_frames: int = Field(81, description="Frames of the video.")
+    num_inference_steps: int = Field(50, description="Denoising steps.")
+    reuse: ReuseSettings = Field({"aggressiveness": 0.5, "mode": "auto"}, validate_default=True)
+    width: int = Field(832, description="Pixels.")
 
 
 class ResolvedRequest(BaseModel):
@@ -417,6 +416,9 @@ class Job(BaseModel):
     A job as clients see it.
     """
 
+    attempts: int = Field(
+        ..., description="How often it was started; starts that a worker handed back are not counted."
+    )
     batch: list[str] = Field(..., description="All jobs of the request when it asked for several videos.")
     created_at: AwareDatetime = Field(..., description="When it was accepted.")
     error: JobError | None = Field(..., description="Why it failed.")
@@ -426,6 +428,9 @@ class Job(BaseModel):
     expires_at: AwareDatetime | None = Field(..., description="Until when the video is kept; null without a video.")
     finished_at: AwareDatetime | None = Field(..., description="When it ended.")
     id: str = Field(..., description="28 hexadecimal digits; ids sort by creation time.")
+    last_failure: JobError | None = Field(
+        ..., description="How the attempt before ended, when a crash cut it short; the job runs again, up to a limit."
+    )
     links: Links = Field(..., description="Where to go from here.")
     metrics: JobMetrics | None = Field(..., description="Latency, savings and output, once it has succeeded.")
     priority: Literal["high", "normal", "low"] = Field(..., description="Jobs of a higher priority start first.")
@@ -447,3 +452,46 @@ class JobPage(BaseModel):
 
     jobs: list[Job] = Field(..., description="At most `limit` of them.")
     next_cursor: str | None = Field(..., description="Give it as `cursor` to get the next page; null on the last.")
+
+
+class Model(BaseModel):
+    """
+    A model, the reuse modes it runs with, and where it is loaded.
+    """
+
+    defaults: ModelDefaults = Field(
+        {
+            "fps": 16,
+            "guidance_scale": 5.0,
+            "height": 480,
+            "num_frames": 81,
+            "num_inference_steps": 50,
+            "reuse": {"aggressiveness": 0.5, "mode": "auto"},
+            "width": 832,
+        },
+        validate_default=True,
+    )
+    description: str = Field("", description="What it is, in a line.")
+    frame_multiple: int = Field(4, description="num_frames is a multiple of this, plus 1.")
+    id: str = Field(..., description="What `model` of a request may be.")
+    loaded_on: list[LoadedOn] = Field(
+        ...,
+        description="Live workers that have it in memory; jobs of a model that is nowhere wait until one has loaded it.",
+    )
+    loras: list[str] = Field(..., description="What `loras` may name.")
+    max_frames: int = Field(161, description="Largest num_frames.")
+    max_size: int = Field(1280, description="Largest width or height.")
+    max_work: int | None = Field(
+        None, description="Most width x height x num_frames x steps of a request; four times the defaults' by default."
+    )
+    modes: list[Literal["auto", "ripple", "channel", "dense"]] = Field(..., description="What `reuse.mode` may be.")
+    size_multiple: int = Field(16, description="Width and height are multiples of this.")
+    takes_image: bool = Field(False, description="Whether a request must bring the image it begins from.")
+
+
+class ModelList(BaseModel):
+    """
+    The models this server generates with; the first is the default.
+    """
+
+    models: list[Model] = Field(..., description="In the operator's order.")
