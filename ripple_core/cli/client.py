@@ -29,7 +29,7 @@ def generate_on_server(
     """
     try:
         with Client(url, api_key) as client:
-            job = client.generate(**request.model_dump(mode="json", exclude_none=True))
+            job = client.generate(**request.model_dump(mode="json", exclude_none=True, exclude_unset=True))
             job = _wait(client, job, on_progress)
             if job.metrics is None:
                 raise GenerationFailed(job.error.message if job.error else f"The job was {job.status}.")

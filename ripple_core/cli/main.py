@@ -119,8 +119,11 @@ def worker(
 def generate(
     prompt: Annotated[str, typer.Argument(help="What the video shows.")],
     output: Output = Path("out.mp4"),
-    aggressiveness: Aggressiveness = DEFAULT_AGGRESSIVENESS,
-    mode: Annotated[ReuseMode, typer.Option(help="Form of reuse.")] = "auto",
+    aggressiveness: Annotated[
+        float | None,
+        typer.Option("-a", "--aggressiveness", help="0 = stock pipeline .. 1 = most reuse; the model's own."),
+    ] = None,
+    mode: Annotated[ReuseMode | None, typer.Option(help="Form of reuse; the model's own.")] = None,
     negative_prompt: Annotated[str, typer.Option(help="What it must not show.")] = "",
     seed: Annotated[int | None, typer.Option(help="Same seed, same video; drawn if omitted.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
@@ -132,16 +135,24 @@ def generate(
     server: Annotated[str, typer.Option(envvar="RIPPLE_SERVER", help="URL of a running server.")] = _DEFAULT_SERVER,
     api_key: Annotated[str | None, typer.Option(envvar="RIPPLE_API_KEY", help="Where the server needs one.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Run the pipeline in this process, without a server.")] = False,
-    model: Model = "builtin",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="One of the server's, its first by default; with --local as of `ripple up`, builtin by default."
+        ),
+    ] = None,
 ) -> None:
-    """Generate one video, on a server or (--local) right here. --model matters with --local only."""
+    """Generate one video, on a server or (--local) right here."""
     from ripple_core.cli.local import generate_locally
     from ripple_core.cli.show import console, print_metrics, progress_bar
     from ripple_core.contract.request import GenerateRequest, ReuseSettings
 
+    # What is not given is left to the model.
+    reuse = {"aggressiveness": aggressiveness, "mode": mode}
     request = GenerateRequest(
         prompt=prompt,
         negative_prompt=negative_prompt,
+        model=None if local else model,
         width=width,
         height=height,
         num_frames=num_frames,
@@ -149,12 +160,12 @@ def generate(
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         seed=seed,
-        reuse=ReuseSettings(aggressiveness=aggressiveness, mode=mode),
+        reuse=ReuseSettings.model_validate({name: value for name, value in reuse.items() if value is not None}),
     )
     _check_output(output)
     with progress_bar() as on_progress:
         if local:
-            metrics = generate_locally(model, request, output, on_progress)
+            metrics = generate_locally(model or "builtin", request, output, on_progress)
         else:
             from ripple_core.cli.client import generate_on_server
 
