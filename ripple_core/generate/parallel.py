@@ -11,15 +11,13 @@ anew.
 
 import inspect
 import logging
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any
 from weakref import ref
 
@@ -32,7 +30,7 @@ from ripple_core.attention import SavingsReport, TimeRippleConfig
 from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed, OutOfMemory, WorkerLost
 from ripple_core.contract.request import LoraSettings
 from ripple_core.generate.memory import is_out_of_memory
-from ripple_core.generate.rank import join_process_group
+from ripple_core.generate.process_group import check_heads, devices_from, join_process_group, leave_process_group
 from ripple_core.generate.rank_messages import Apply, Broadcast, Forward, Join, Message, PutLoras, Remove
 from ripple_core.generate.rank_processes import RankBroke, RankProcesses
 from ripple_core.integrate import TimeRippleHandle, apply_timeripple, transformers_of
@@ -68,7 +66,7 @@ class RankGroup:
             ModelLoadFailed: when there are not as many devices.
         """
         self.size = size
-        self._devices = _devices_from(device, size)
+        self._devices = devices_from(device, size)
         self._load = load
         self._config = ulysses_config(size)
         self._processes: RankProcesses | None = None
@@ -87,7 +85,7 @@ class RankGroup:
         transformers = transformers_of(pipe)
         try:
             for transformer in transformers:
-                _check_heads(transformer, self.size)
+                check_heads(transformer, self.size)
             self._join()
         except BaseException as error:
             self.close()
@@ -155,7 +153,7 @@ class RankGroup:
             return
         processes, self._processes = self._processes, None
         processes.end()
-        _leave_process_group()
+        leave_process_group()
 
     def ask(self, message: Message) -> list[Any]:
         """Send a message to the other ranks, and wait for what each answers.
@@ -300,30 +298,7 @@ class _OnAllRanks(StepContextHook):
         return Forward(self._index, inputs, self.state_manager._context, step, is_even), tensors
 
 
-def _check_heads(transformer: Any, size: int) -> None:
-    heads = {attention.heads for attention in family_of(transformer).self_attention(transformer)}
-    if any(number % size for number in heads):
-        allowed = [number for number in range(2, max(heads) + 1) if all(heads_ % number == 0 for heads_ in heads)]
-        raise GenerationFailed(
-            f"its {'/'.join(map(str, sorted(heads)))} attention heads cannot be shared out evenly; "
-            f"context_parallel may be one of: {', '.join(map(str, [1, *allowed]))}."
-        )
-
-
-def _devices_from(device: torch.device, size: int) -> list[torch.device]:
-    if device.type != "cuda":
-        return [device] * size
-    first = torch.cuda.current_device() if device.index is None else device.index
-    if first + size > torch.cuda.device_count():
-        raise ModelLoadFailed(
-            f"context_parallel = {size} from cuda:{first} on needs {first + size} CUDA devices; "
-            f"there are {torch.cuda.device_count()}."
-        )
-    return [torch.device("cuda", first + rank) for rank in range(size)]
-
-
 _current: "Callable[[], RankGroup | None]" = lambda: None  # noqa: E731 - a dead weak reference
-_leaving = Lock()
 
 
 def _make_room_for(group: RankGroup) -> None:
@@ -332,28 +307,23 @@ def _make_room_for(group: RankGroup) -> None:
     running = _current()
     if running is not None:
         running.close()
-    _leave_process_group()
+    leave_process_group()
     _current = ref(group)
-    if sys.platform == "linux":
-        # All are on this host: nobody else needs to reach what they listen on.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-
-
-def _leave_process_group() -> None:
-    with _leaving:
-        if dist.is_initialized():
-            # Destroying it would wait for ranks that are no more.
-            dist.distributed_c10d._abort_process_group()
 
 
 def _watch(group: "ref[RankGroup]", processes: "ref[RankProcesses]") -> None:
     """A collective of NCCL waits for a dead rank until its timeout, and the main thread with it."""
-    while True:
+    while (all_live := _all_live(group, processes)) is not None:
+        if not all_live:
+            leave_process_group()
+            return
+        # Without a reference that would keep alive what nobody else uses.
         time.sleep(_WATCH_SECONDS)
-        watched, owner = processes(), group()
-        if watched is None or owner is None or owner._processes is not watched:
-            return
-        if not watched.all_live:
-            _leave_process_group()
-            return
+
+
+def _all_live(group: "ref[RankGroup]", processes: "ref[RankProcesses]") -> bool | None:
+    """None once the group has others, or is gone."""
+    watched, owner = processes(), group()
+    if watched is None or owner is None or owner._processes is not watched:
+        return None
+    return watched.all_live

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from ripple_core.attention import SavingsReport
 from ripple_core.generate.loras import loras_on
 from ripple_core.generate.memory import is_out_of_memory
+from ripple_core.generate.process_group import join_process_group
 from ripple_core.generate.rank_messages import (
     Apply,
     Broadcast,
@@ -40,16 +41,6 @@ logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 EXIT_DEVICE_BROKEN = 70
-
-
-def join_process_group(message: Join, rank: int, size: int, device: torch.device) -> None:
-    """Enter the process group of a model's ranks; every rank calls it at about the same time."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    # Sizes that differ between ranks are exchanged on the CPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    meeting = message.rendezvous.as_uri()
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=message.timeout)
 
 
 class _Rank:

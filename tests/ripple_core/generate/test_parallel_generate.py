@@ -99,7 +99,9 @@ def test_loras_are_on_all_ranks_for_their_video(
     with together.with_loras(loras, tmp_path):
         same(generate_frames(together, plain), alone)
         # New ranks get them, too.
-        psutil.Process(ranks(together)[0]).kill()
+        rank = psutil.Process(ranks(together)[0])
+        rank.kill()
+        until(lambda: is_gone(rank) and not torch.distributed.is_initialized(), "its end is noticed")
         same(generate_frames(together, plain), alone)
     same(generate_frames(together, plain), without)
 
