@@ -1,0 +1,84 @@
+"""Several models in one child process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ripple_core.contract.model_config import load_model_configs
+from ripple_core.contract.request import GenerateRequest
+from ripple_core.contract.validate import resolve
+from worker.engine import Engine
+from worker.messages import Answer, Finished, Generate, Video
+from worker.settings import WorkerSettings
+
+TWO = """
+[[models]]
+source = "builtin"
+id = "one"
+
+[[models]]
+source = "builtin"
+id = "two"
+preload = true
+warm_up = true
+"""
+
+
+@pytest.fixture
+def models_file(tmp_path: Path) -> Path:
+    path = tmp_path / "models.toml"
+    path.write_text(TWO)
+    return path
+
+
+class Listener:
+    """Keeps the end, and asks for nothing."""
+
+    answer: Answer | None = None
+
+    def on_progress(self, _: Any) -> None:
+        pass
+
+    def stop_wanted(self) -> bool:
+        return False
+
+    def on_end(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+def generate(engine: Engine, settings: WorkerSettings, model_id: str, folder: Path) -> Finished:
+    (spec,) = [config.spec for config in load_model_configs(settings) if config.spec.id == model_id]
+    small = {"width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 2, "seed": 1}
+    request = resolve(GenerateRequest(prompt="a red circle", model=model_id, **small), spec)
+    listener = Listener()
+    engine.run(Generate((Video("e", request, folder),)), {"e": listener})
+    assert isinstance(listener.answer, Finished), listener.answer
+    return listener.answer
+
+
+def test_what_is_to_be_preloaded_is_loaded_before_the_first_job(models_file: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, ...]] = []
+    settings = WorkerSettings(models_file=models_file)
+    engine = Engine(settings, on_loaded=told.append)
+    try:
+        engine.wait_until_ready(lambda: False)
+        assert told == [("two",)]
+        assert generate(engine, settings, "two", tmp_path).metrics.latency_s.load == 0
+        assert generate(engine, settings, "one", tmp_path).metrics.latency_s.load > 0
+        assert told[-1] == ("two", "one")
+    finally:
+        engine.stop()
+
+
+def test_models_make_room_for_one_another(models_file: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, ...]] = []
+    # Less than two of them take.
+    settings = WorkerSettings(models_file=models_file, model_memory_bytes=1_000_000)
+    engine = Engine(settings, on_loaded=told.append)
+    try:
+        files = [generate(engine, settings, model_id, tmp_path) for model_id in ("one", "two", "one")]
+        assert told[-3:] == [("one",), ("two",), ("one",)]
+        assert len({answer.metrics.output.sha256 for answer in files}) == 1
+    finally:
+        engine.stop()
