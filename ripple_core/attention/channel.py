@@ -40,14 +40,13 @@ def channel_attention(
         text_before: tokens before the video's.
 
     Returns:
-        The output ``[batch, tokens, heads, head_dim]``, and the score savings of each head ``[heads]``:
-        1 - (1 - r_q)(1 - r_k), with r the reused fraction of all elements, averaged over the batch.
+        The output ``[batch, tokens, heads, head_dim]``, and the score savings of each head
+        ``[batch, heads]``: 1 - (1 - r_q)(1 - r_k), with r the reused fraction of all elements.
     """
     query_BNHD, reused_q = _reuse_in_video(query_BNHD, grid, theta, text_before)
     key_BNHD, reused_k = _reuse_in_video(key_BNHD, grid, theta, text_before)
     out = dense_attention(query_BNHD, key_BNHD, value_BNHD, scale)
-    savings_BH = 1 - (1 - reused_q) * (1 - reused_k)
-    return out, savings_BH.mean(0)
+    return out, 1 - (1 - reused_q) * (1 - reused_k)
 
 
 def _reuse_in_video(x_BNHD: Tensor, grid: LatentGrid, theta: float, text_before: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ripple_core.attention.backend import ripple_on_best_backend
@@ -102,8 +103,8 @@ class TimeRipple:
             budget = self.config.budget * strength * factor
             return ripple_on_best_backend(query, key, value, call.grid, budget, call.scale, call.text_before)
         theta = self.config.theta * strength
-        out, savings_H = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
-        return out, Executed(scores_H=1 - savings_H, values_H=savings_H.new_ones(savings_H.shape))
+        out, savings_BH = channel_attention(query, key, value, call.grid, theta, call.scale, call.text_before)
+        return out, Executed(1 - savings_BH, torch.ones_like(savings_BH))
 
 
 def method_of(config: TimeRippleConfig) -> AttentionMethod | None:

@@ -68,9 +68,13 @@ def ripple_attention(
         for q, k, v, out in zip(*(x.unbind(1) for x in item), strict=True)
     ]
     shares_BH2 = torch.tensor([(head.scores, head.values) for head in ran], dtype=torch.float64)
-    scores_H, values_H = shares_BH2.view(len(query_BNHD), -1, 2).mean(0).unbind(-1)
-    dense_heads = Counter(head.dense_because for head in ran if head.dense_because)
-    return out_BNHD, Executed(scores_H, values_H, dense_heads)
+    batch, heads = len(query_BNHD), query_BNHD.shape[2]
+    scores_BH, values_BH = shares_BH2.view(batch, heads, 2).unbind(-1)
+    dense_heads_B = [
+        Counter(head.dense_because for head in ran[item * heads : (item + 1) * heads] if head.dense_because)
+        for item in range(batch)
+    ]
+    return out_BNHD, Executed(scores_BH, values_BH, dense_heads_B)
 
 
 def _tiles_per_query_tile(grid: LatentGrid) -> int:

@@ -5,8 +5,8 @@ multiply-add is two; softmax, projections and cross-attention are not counted). 
 the keys is in nobody's count. Dense steps and fallbacks count in full.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -31,24 +31,39 @@ class FlopCount:
 
 @dataclass(frozen=True)
 class Executed:
-    """Share of a call's dense FLOPs that were executed, for each head.
+    """Share of a call's dense FLOPs that were executed, for each head of each batch item.
 
     Attributes:
-        scores_H: of QK^T and everything done to decide, ``[heads]``.
-        values_H: of PV, ``[heads]``.
-        dense_heads: how many heads ran dense all the same, by reason.
+        scores_BH: of QK^T and everything done to decide, ``[batch, heads]``.
+        values_BH: of PV, ``[batch, heads]``.
+        dense_heads_B: how many heads of each item ran dense all the same, by reason; empty where none did.
         backend: what computed it.
     """
 
-    scores_H: Tensor
-    values_H: Tensor
-    dense_heads: Mapping[str, int] = field(default_factory=dict)
+    scores_BH: Tensor
+    values_BH: Tensor
+    dense_heads_B: Sequence[Mapping[str, int]] = ()
     backend: Backend = "torch"
+
+    @property
+    def scores_H(self) -> Tensor:  # noqa: N802, as tensors are
+        """Mean over the batch ``[heads]``."""
+        return self.scores_BH.mean(0)
+
+    @property
+    def values_H(self) -> Tensor:  # noqa: N802, as tensors are
+        """Mean over the batch ``[heads]``."""
+        return self.values_BH.mean(0)
+
+    @property
+    def dense_heads(self) -> Mapping[str, int]:
+        """Of all items."""
+        return sum(map(Counter, self.dense_heads_B), Counter[str]())
 
     @property
     def savings(self) -> float:
         """Share of all attention FLOPs of the call that was not executed; below 0 where deciding bought nothing."""
-        return 1 - float((self.scores_H + self.values_H).mean()) / 2
+        return 1 - float((self.scores_BH + self.values_BH).mean()) / 2
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ class SavingsReport:
 
 @dataclass
 class _Cell:
-    """Sums of one (step, layer). The saved FLOPs stay on the device: reading them waits, so the report does it."""
+    """Sums of one (step, layer, item). Saved FLOPs stay on the device: reading them waits, so the report does it."""
 
     heads: int
     dense_flops: int = 0
@@ -119,9 +134,9 @@ class _Cell:
     saved_scores_H: Tensor | None = None
     saved_values_H: Tensor | None = None
 
-    def add_saved(self, executed: Executed, score_flops_per_head: int) -> None:
-        scores_H = (1 - executed.scores_H.double()) * score_flops_per_head
-        values_H = (1 - executed.values_H.double()) * score_flops_per_head
+    def add_saved(self, executed: Executed, place: int, score_flops_per_head: int) -> None:
+        scores_H = (1 - executed.scores_BH[place].double()) * score_flops_per_head
+        values_H = (1 - executed.values_BH[place].double()) * score_flops_per_head
         self.saved_scores_H = scores_H if self.saved_scores_H is None else self.saved_scores_H + scores_H
         self.saved_values_H = values_H if self.saved_values_H is None else self.saved_values_H + values_H
 
@@ -148,16 +163,19 @@ class _Sums:
 
 @dataclass
 class SavingsCounter:
-    """Collects the calls of one or more videos."""
+    """Collects the calls of one or more videos, each item of a batch on its own."""
 
     mode: str
     aggressiveness: float
-    _cells: dict[tuple[int, int], _Cell] = field(default_factory=dict)
+    _cells: dict[tuple[int, int, int], _Cell] = field(default_factory=dict)
     fallbacks: Counter[str] = field(default_factory=Counter)
-    _dense_heads: Counter[str] = field(default_factory=Counter)
+    _dense_heads: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    _backends: dict[int, Backend] = field(default_factory=dict)
+    _calls: int = 0
     _tokens: int = 0
     _skipped_flops: int = 0
-    _backend: Backend | None = None
+    # Which item of the first calls each place in a batch stands for, once some have been left out.
+    _item_of_place: list[int] | None = None
 
     def record(
         self,
@@ -166,6 +184,7 @@ class SavingsCounter:
         shape_BNHD: Iterable[int],
         executed: Executed | None = None,
         num_keys: int | None = None,
+        first_place: int = 0,
     ) -> int:
         """Count one attention call.
 
@@ -175,22 +194,37 @@ class SavingsCounter:
             shape_BNHD: shape of the query.
             executed: what ran of it, None for a dense call.
             num_keys: as many as queries by default.
+            first_place: place in the batch of this call's first item, for a call on a part of it.
 
         Returns:
             The FLOPs of dense attention for this call.
         """
         batch, tokens, heads, head_dim = shape_BNHD
-        score_flops_per_head = 2 * batch * tokens * (tokens if num_keys is None else num_keys) * head_dim
-        cell = self._cells.setdefault((step, layer), _Cell(heads))
-        cell.dense_flops += 2 * score_flops_per_head * heads
-        cell.calls += 1
+        score_flops_per_head = 2 * tokens * (tokens if num_keys is None else num_keys) * head_dim
+        dense_flops = 2 * score_flops_per_head * heads
+        self._calls += 1
         self._tokens = max(self._tokens, tokens)
-        if executed is not None:
-            cell.add_saved(executed, score_flops_per_head)
-            self._dense_heads.update(executed.dense_heads)
-            if sum(executed.dense_heads.values()) < cell.heads * batch:
-                self._backend = executed.backend
-        return 2 * score_flops_per_head * heads
+        for place in range(batch):
+            item = self._item(first_place + place)
+            cell = self._cells.setdefault((step, layer, item), _Cell(heads))
+            cell.dense_flops += dense_flops
+            cell.calls += 1
+            if executed is not None:
+                cell.add_saved(executed, place, score_flops_per_head)
+                self._note_heads(item, heads, executed.dense_heads_B[place] if executed.dense_heads_B else {}, executed)
+        return batch * dense_flops
+
+    def _item(self, place: int) -> int:
+        return place if self._item_of_place is None else self._item_of_place[place]
+
+    def _note_heads(self, item: int, heads: int, dense_heads: Mapping[str, int], executed: Executed) -> None:
+        self._dense_heads[item].update(dense_heads)
+        if sum(dense_heads.values()) < heads:
+            self._backends[item] = executed.backend
+
+    def keep_places(self, places: Sequence[int]) -> None:
+        """From now on calls hold no more than these of the places that they have held so far, in this order."""
+        self._item_of_place = [self._item(place) for place in places]
 
     def record_skipped(self, dense_flops: int) -> None:
         """Count attention that a step cache left out."""
@@ -200,14 +234,21 @@ class SavingsCounter:
         """Count one call that ran dense although it should have reused."""
         self.fallbacks[reason] += 1
 
-    def report(self) -> SavingsReport:
-        """Sum up; waits for the device."""
-        sums = {key: _read(cell) for key, cell in self._cells.items()}
-        reusing = {step for (step, _), cell in self._cells.items() if cell.saved_scores_H is not None}
-        steps = sorted({step for step, _ in sums})
-        layers = sorted({layer for _, layer in sums})
+    def report(self, item: int | None = None) -> SavingsReport:
+        """Sum up; waits for the device.
+
+        Args:
+            item: of the batch, by its place in the first calls; all by default. Fallbacks are those of whole calls,
+                and what a step cache left out is in the report of all items alone.
+        """
+        cells = {key: cell for key, cell in self._cells.items() if item in (None, key[2])}
+        sums = {key: _read(cell) for key, cell in cells.items()}
+        reusing = {key[0] for key, cell in cells.items() if cell.saved_scores_H is not None}
+        steps = sorted({step for step, _, _ in sums})
+        layers = sorted({layer for _, layer, _ in sums})
         of_step = {step: [part for key, part in sums.items() if key[0] == step] for step in steps}
         of_layer = {layer: [part for key, part in sums.items() if key[1] == layer] for layer in layers}
+        items = sorted({key[2] for key in cells})
         return SavingsReport(
             mode=self.mode,
             aggressiveness=self.aggressiveness,
@@ -216,13 +257,13 @@ class SavingsCounter:
             by_step={step: _add(part.count() for part in parts) for step, parts in of_step.items()},
             by_layer={layer: _add(part.count() for part in parts) for layer, parts in of_layer.items()},
             by_layer_and_head={layer: _merge(parts).savings_by_head() for layer, parts in of_layer.items()},
-            calls=sum(cell.calls for cell in self._cells.values()),
+            calls=self._calls if item is None else sum(cell.calls for cell in cells.values()),
             tokens=self._tokens,
             dense_steps=tuple(step for step in steps if step not in reusing),
             fallbacks=dict(self.fallbacks),
-            dense_heads=dict(self._dense_heads),
-            skipped_flops=self._skipped_flops,
-            backend=self._backend,
+            dense_heads=dict(sum((self._dense_heads[of] for of in items), Counter[str]())),
+            skipped_flops=self._skipped_flops if item is None else 0,
+            backend=next((self._backends[of] for of in items if of in self._backends), None),
         )
 
 

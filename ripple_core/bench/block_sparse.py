@@ -67,8 +67,8 @@ class BlockSparse:
         keys_BHC = cells.count[chosen_BHCK].sum(-1)
         if self.rest == "pool":
             keys_BHC = keys_BHC + num_cells - chosen_BHCK.shape[-1]
-        pairs_H = (keys_BHC * cells.count).sum(-1).mean(0) / num_tokens**2
-        return Executed(scores_H=pairs_H + (num_cells / num_tokens) ** 2, values_H=pairs_H)
+        pairs_BH = (keys_BHC * cells.count).sum(-1) / num_tokens**2
+        return Executed(pairs_BH + (num_cells / num_tokens) ** 2, pairs_BH)
 
     def _choose(self, query_BHCD: Tensor, key_BHCD: Tensor, cells: "_Cells", scale: float) -> Tensor:
         """Indices ``[B, H, C, kept]`` of key cells."""

@@ -119,7 +119,7 @@ class _NoAttention:
 
     def attend(self, query: Tensor, _key: Tensor, value: Tensor, _call: AttentionCall) -> tuple[Tensor, Executed]:
         """See `AttentionMethod`; the output is the values."""
-        nothing = torch.zeros(query.shape[2])
+        nothing = torch.zeros(query.shape[0], query.shape[2])
         return value, Executed(nothing, nothing)
 
 

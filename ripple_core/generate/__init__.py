@@ -1,5 +1,6 @@
 """One request to frames, files and metrics on one pipeline, without any queue or server."""
 
+from ripple_core.generate.batch import VideoJob, generate_videos
 from ripple_core.generate.encode import write_video
 from ripple_core.generate.load import LoadedModel, load_model
 from ripple_core.generate.run import AppliedAttention, GeneratedFrames, generate_frames
@@ -9,8 +10,10 @@ __all__ = [
     "AppliedAttention",
     "GeneratedFrames",
     "LoadedModel",
+    "VideoJob",
     "generate_frames",
     "generate_video",
+    "generate_videos",
     "load_model",
     "write_video",
 ]

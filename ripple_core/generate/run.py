@@ -1,7 +1,7 @@
 """Runs a loaded pipeline on one request or on several at once: prompts to frames."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,7 +20,7 @@ from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named, peak_memory_bytes, remember, start_measuring
 from ripple_core.generate.tiling import tiles_where_memory_is_short
 from ripple_core.generate.watch import FramesJob, NothingLeftError, ProgressCallback, StopCallback, Watch
-from ripple_core.integrate import transformers_of
+from ripple_core.integrate import apply_timeripple, transformers_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def generate_frames(
 
     Raises:
         GenerationCancelled: when should_stop said so.
-        InvalidFrames: when latents or frames are no numbers, or all frames of one colour.
+        InvalidFrames: when latents or frames are no numbers, or all frames black.
         OutOfMemory: with what would fit.
     """
     handle = apply(model.pipe.transformer) if apply else model.apply(_config(model, request))
@@ -92,6 +92,35 @@ def generate_frames(
     if isinstance(ended, RippleError):
         raise ended
     return ended
+
+
+def generate_batch(
+    model: LoadedModel, jobs: Sequence[FramesJob], retry_tiling: bool = False
+) -> list[GeneratedFrames | RippleError]:
+    """Several videos in one call of the pipeline, as `generate_frames` makes one.
+
+    A job that shall stop, or whose latents are no numbers, is taken out of the batch, and the others go on; their
+    frames do not depend on it. Each one's report counts what ran for it; latency and peak memory are the batch's. The
+    VAE decodes one video at a time.
+
+    Args:
+        model: on one device.
+        jobs: at least one, each pair of whose requests `can_share`.
+        retry_tiling: as of `generate_frames`.
+
+    Returns:
+        For each job its frames, or GenerationCancelled or InvalidFrames.
+
+    Raises:
+        OutOfMemory: when they do not fit together.
+    """
+    handle = apply_timeripple(model.pipe, _config(model, jobs[0].request))
+    watch, vae = Watch(model.pipe, jobs, handle.keep_places), model.pipe.vae
+    sliced_before, vae.use_slicing = vae.use_slicing, True
+    try:
+        return _generate(model, watch, handle, handle.report, retry_tiling=retry_tiling)
+    finally:
+        vae.use_slicing = sliced_before
 
 
 def _config(model: LoadedModel, request: ResolvedRequest) -> TimeRippleConfig:
@@ -153,17 +182,18 @@ def _run_pipeline(model: LoadedModel, watch: Watch, first_frame: Image.Image | N
         device=model.device,
     )
     watch.text_encoded()
+    items = watch.items
     image = {} if first_frame is None else {"image": first_frame}
     videos = pipe(
         **image,
-        prompt_embeds=embeddings,
-        negative_prompt_embeds=negative,
+        prompt_embeds=embeddings[items],
+        negative_prompt_embeds=None if negative is None else negative[items],
         width=request.width,
         height=request.height,
         num_frames=request.num_frames,
         num_inference_steps=request.num_inference_steps,
         guidance_scale=request.guidance_scale,
-        generator=[torch.Generator("cpu").manual_seed(job.request.seed) for job in watch.jobs],
+        generator=[torch.Generator("cpu").manual_seed(watch.jobs[number].request.seed) for number in items],
         callback_on_step_end=watch.after_step,
         callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "negative_prompt_embeds"],
         output_type="np",

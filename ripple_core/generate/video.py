@@ -60,7 +60,7 @@ def generate_video(
     Raises:
         GenerationCancelled: when should_stop said so.
         GenerationFailed: when the image is gone, or a LoRA cannot be used.
-        InvalidOutput: when the frames are no numbers, or all of one colour.
+        InvalidOutput: when the frames are no numbers, or all black.
         OutOfMemory: with what would fit.
         StorageFull: when there is no room for the files.
         OSError: when the image cannot be read, or a file cannot be written.
@@ -116,25 +116,25 @@ class VideoRun:
         return Rendered(video, seconds, quality)
 
     def _video(self, first_frame: Image.Image | None, retry_dense: bool, retry_tiling: bool) -> GeneratedFrames:
-        def generate(request: ResolvedRequest) -> GeneratedFrames:
-            return generate_frames(
-                self.model,
-                request,
-                self._report_render(0),
-                self.should_stop,
-                first_frame=first_frame,
-                retry_tiling=retry_tiling,
-            )
-
         try:
-            return generate(self.request)
+            return self._frames(self.request, first_frame, retry_tiling)
         except InvalidFrames as error:
             if not (retry_dense and error.reused):
                 raise
             logger.warning("once more without reuse: %s", error)
-        video = generate(without_reuse(self.request))
+        return self.video_without_reuse(first_frame, retry_tiling)
+
+    def video_without_reuse(self, first_frame: Image.Image | None, retry_tiling: bool) -> GeneratedFrames:
+        """The second try after frames that were no video."""
+        video = self._frames(without_reuse(self.request), first_frame, retry_tiling)
         retry = Retry(reason="invalid_output", remedy="dense_attention")
         return replace(video, retries=(retry, *video.retries))
+
+    def _frames(self, request: ResolvedRequest, first_frame: Image.Image | None, retry_tiling: bool) -> GeneratedFrames:
+        report = self._report_render(0)
+        return generate_frames(
+            self.model, request, report, self.should_stop, first_frame=first_frame, retry_tiling=retry_tiling
+        )
 
     def _report_render(self, index: int) -> ProgressCallback:
         """Each of a quality check's two renders is half of the job."""

@@ -72,10 +72,12 @@ class Watch:
         self._leave_if_nothing_is_left()
 
     def text_encoded(self) -> None:
-        """The denoising loop comes next."""
+        """The denoising loop comes next, of the jobs in `items` alone."""
         self._end_stage("text_encode")
         self._report("denoise", _BEFORE_DENOISE)
         self._leave_if_nothing_is_left()
+        if len(self.items) < len(self.jobs):
+            self.on_drop(self.items)
 
     def after_step(self, _pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """diffusers' callback_on_step_end, given latents and prompt embeddings of the batch."""

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,9 +63,17 @@ class TimeRippleHandle:
             raise ValueError(f"step is {step}; it must lie in 0..{num_steps - 1}")
         self._step_by_hand = Step(step, num_steps)
 
-    def report(self) -> SavingsReport:
-        """What ran since `apply_timeripple`, by denoising step and by layer (a second transformer's follow)."""
-        return self.counter.report()
+    def report(self, item: int | None = None) -> SavingsReport:
+        """What ran since `apply_timeripple`, by denoising step and by layer (a second transformer's follow).
+
+        Args:
+            item: place of one video in the batch that ran; all together by default.
+        """
+        return self.counter.report(item)
+
+    def keep_places(self, places: Sequence[int]) -> None:
+        """Say that of the batch only these places go on, in this order; `report` keeps to the first ones."""
+        self.counter.keep_places(places)
 
     def remove(self) -> None:
         """Put the stock attention back; the report stays readable. A second call does nothing."""
@@ -185,7 +193,7 @@ class _Transformer:
                 if out.reason:
                     self._handle.fall_back(out.reason)
         for items, num_keys in _equal_lengths(lengths or [key.shape[1]] * batch):
-            self._record(index, query[items], num_keys)
+            self._record(index, query, items, num_keys)
         return self._sites[index].stock_attention(query, key, value, options)
 
     def _lengths(self, mask: object, batch: int) -> list[int] | None:
@@ -212,7 +220,7 @@ class _Transformer:
         for items, num_keys, result in parts:
             if isinstance(result, RunDense):
                 return result
-            self._record(index, query[items], num_keys, result[1])
+            self._record(index, query, items, num_keys, result[1])
             results.append(result[0])
         return torch.cat(results) if len(results) > 1 else results[0]
 
@@ -232,10 +240,11 @@ class _Transformer:
             return "tokens_off_grid"
         return None
 
-    def _record(self, index: int, query: Tensor, num_keys: int, executed: Executed | None = None) -> None:
+    def _record(self, index: int, query: Tensor, items: slice, num_keys: int, executed: Executed | None = None) -> None:
         step = self._step.index if self._step else _UNKNOWN_STEP
         counter = self._handle.counter
-        flops = counter.record(step, self._first_layer + index, query.shape, executed, num_keys)
+        layer, shape = self._first_layer + index, query[items].shape
+        flops = counter.record(step, layer, shape, executed, num_keys, first_place=items.start or 0)
         # Several calls of a layer in one forward, as with a loop over the batch, add up.
         self._flops[index] = self._flops.get(index, 0) + flops
 

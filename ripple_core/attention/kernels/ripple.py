@@ -57,9 +57,9 @@ def triton_ripple_attention(
     out_BNHD, ran_G3 = _ripple_attention_op(
         query_BNHD, key_BMHD, value_BMHD, sizes, budget, scale, text_before, config.as_list()
     )
-    scores_H, values_H = (ran_G3[:, i].view(len(query_BNHD), -1).mean(0) for i in (0, 1))
-    reasons = [_REASONS[int(number)] for number in ran_G3[:, 2].tolist()]
-    return out_BNHD, Executed(scores_H, values_H, Counter(filter(None, reasons)), backend="triton")
+    scores_BH, values_BH, reason_BH = ran_G3.view(len(query_BNHD), -1, 3).unbind(-1)
+    dense_heads_B = [Counter(filter(None, (_REASONS[int(number)] for number in item))) for item in reason_BH.tolist()]
+    return out_BNHD, Executed(scores_BH, values_BH, dense_heads_B, backend="triton")
 
 
 @torch.no_grad()

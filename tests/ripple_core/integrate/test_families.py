@@ -123,7 +123,7 @@ class _Exact(_Spy):
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: AttentionCall) -> Any:
         super().attend(query, key, value, call)
         q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        everything = torch.ones(query.shape[2])
+        everything = torch.ones(query.shape[0], query.shape[2])
         return scaled_dot_product_attention(q, k, v, scale=call.scale).transpose(1, 2), Executed(everything, everything)
 
 
