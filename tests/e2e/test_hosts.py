@@ -279,7 +279,7 @@ def test_one_job_runs_on_several_devices_and_survives_the_loss_of_one(hosts: Hos
     job = hosts.wait(hosts.submit())
     assert job["status"] == "succeeded", job
     assert job["metrics"]["device"]["name"].startswith("3 x cpu")
-    long, before = hosts.submit(num_inference_steps=60), hosts.ranks("one")
+    long, before = hosts.submit(num_inference_steps=24), hosts.ranks("one")
     assert len(before) == 2
     until(lambda: hosts.job(long)["progress"]["step"] >= 2, "the long job is under way")
     before[1].kill()
