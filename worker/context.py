@@ -53,12 +53,12 @@ class WorkerContext:
         """Call again until Redis answers, however long that takes: what a job came to must not get lost.
 
         Raises:
-            redis.RedisError: when the worker has to end now.
+            redis.RedisError: when the worker has to end.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(RedisError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
-            stop=tenacity.stop_when_event_set(self.shutdown.now),
+            stop=lambda _: self.shutdown.waits_no_longer,
             sleep=tenacity.sleep_using_event(self.shutdown.now),
             reraise=True,
         )

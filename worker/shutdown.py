@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
+# For Redis to come back, once the drain is over.
+_LAST_SECONDS = 10.0
+
 
 class Shutdown:
     """Shared by all who work or wait.
@@ -52,6 +55,13 @@ class Shutdown:
         if not self.draining.is_set():
             return False
         return self.now.is_set() or time.monotonic() + (eta_s or 0.0) > self._drained_at
+
+    @property
+    def waits_no_longer(self) -> bool:
+        """Whether it is too late to wait for Redis: others will find out that this worker is gone."""
+        if not self.draining.is_set():
+            return False
+        return self.now.is_set() or time.monotonic() > self._drained_at + _LAST_SECONDS
 
     def _listen(self, wakeups: socket.socket, on_draining: Callable[[], None]) -> None:
         while True:

@@ -69,6 +69,17 @@ def test_a_job_is_cancelled_in_every_stage_and_the_next_one_runs(fleet: Fleet, s
     fleet.check_one_result(fleet.submit())
 
 
+def test_without_redis_a_worker_does_not_wait_for_ever(start_fleet: Callable[..., Fleet]) -> None:
+    fleet = start_fleet(1, RIPPLE_DRAIN_SECONDS="1")
+    job_id = fleet.submit(num_inference_steps=200)
+    fleet.wait_for_stage(job_id, "denoise", step=2)
+    fleet.redis.stop()
+    assert _stop(fleet) == 0
+    fleet.redis.start()
+    fleet.start_worker()
+    fleet.check_one_result(job_id, attempts=2)
+
+
 def _stop(fleet: Fleet) -> int:
     fleet.workers[0].process.terminate()
-    return fleet.workers[0].process.wait(timeout=60)
+    return fleet.workers[0].process.wait(timeout=120)
