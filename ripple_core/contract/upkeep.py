@@ -96,7 +96,9 @@ class Upkeep:
         for job_id in sorted(set(queued) - self._queue.waiting(), reverse=True):
             try:
                 record = self._store.get(job_id)
-                if utc_now() - (record.queued_at or record.created_at) > _SETTLE:
+                is_settled = utc_now() - (record.queued_at or record.created_at) > _SETTLE
+                # It may have been taken and claimed since the ids were read.
+                if record.status == JobStatus.QUEUED and is_settled:
                     logger.warning("job %s was not in the queue and is sent again", job_id)
                     self._queue.send(job_id, record.request.model, record.priority, at_front=True)
             except JobNotFound:
