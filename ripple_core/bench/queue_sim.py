@@ -19,6 +19,8 @@ from ripple_core.contract.request import Priority
 # In the order in which they are served, with their share of the jobs.
 PRIORITY_SHARES: dict[Priority, float] = {"high": 0.1, "normal": 0.7, "low": 0.2}
 _PRIORITIES = list(PRIORITY_SHARES)
+# Simulated time adds up with errors.
+_ROUNDING_SECONDS = 1e-6
 
 
 class ServedModel(BaseModel):
@@ -59,7 +61,7 @@ class Policy:
 
     def allows(self, job: "Job", loaded: Sequence[int], now: float) -> bool:
         """Whether a GPU that holds these models may take the job yet."""
-        return job.model in loaded or now - job.arrived_at >= self.grace_seconds
+        return job.model in loaded or now - job.arrived_at >= self.grace_seconds - _ROUNDING_SECONDS
 
 
 @dataclass(frozen=True)
@@ -159,21 +161,20 @@ class _Fleet:
         self._idle: dict[_Gpu, simpy.Event] = {}
 
     def submit(self, jobs: Sequence[Job]) -> Generator[simpy.Event, Any, None]:
-        """Hand each job, when its time has come, to an idle GPU, or let it wait."""
+        """Put each job, when its time has come, into its queue, and wake a GPU that may take it."""
         for job in jobs:
             yield self.env.timeout(max(job.arrived_at - self.env.now, 0))
             self._waiting[job.priority][job.model].append(job)
-            self._offer(job, any_gpu=not self._policy.grace_seconds)
+            self._wake_for(job, any_gpu=not self._policy.grace_seconds)
             if self._policy.grace_seconds:
-                self.env.process(self._offer_later(job))
+                self.env.process(self._wake_after_grace(job))
 
     def work(self, gpu: _Gpu) -> Generator[simpy.Event, Any, None]:
         """The life of one GPU."""
         while True:
-            job = self._take(gpu)
-            if job is None:
+            while (job := self._take(gpu)) is None:
                 self._idle[gpu] = self.env.event()
-                job = yield self._idle[gpu]
+                yield self._idle[gpu]
             taken_at = self.env.now
             if not self._touch(gpu, job.model):
                 yield self.env.timeout(self._models[job.model].load_seconds)
@@ -181,16 +182,16 @@ class _Fleet:
             yield self.env.timeout(job.seconds)
             self.runs.append(run)
 
-    def _offer_later(self, job: Job) -> Generator[simpy.Event, Any, None]:
+    def _wake_after_grace(self, job: Job) -> Generator[simpy.Event, Any, None]:
         yield self.env.timeout(self._policy.grace_seconds)
         if self._idle and job in self._waiting[job.priority][job.model]:
-            self._offer(job, any_gpu=True)
+            self._wake_for(job, any_gpu=True)
 
-    def _offer(self, job: Job, any_gpu: bool) -> None:
-        idle = (gpu for gpu in self._idle if any_gpu or job.model in gpu.loaded)
-        if (gpu := next(idle, None)) is not None:
-            self._waiting[job.priority][job.model].remove(job)
-            self._idle.pop(gpu).succeed(job)
+    def _wake_for(self, job: Job, any_gpu: bool) -> None:
+        """Have an idle GPU look for work, if there is one that may take the job."""
+        gpu = next((gpu for gpu in self._idle if any_gpu or job.model in gpu.loaded), None)
+        if gpu is not None:
+            self._idle.pop(gpu).succeed()
 
     def _take(self, gpu: _Gpu) -> Job | None:
         for queues in self._waiting:

@@ -108,7 +108,7 @@ def workloads(draw: st.DrawFn) -> list[Job]:
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=200)
 @given(workloads(), st.integers(1, 4), st.integers(1, 2), st.sampled_from(POLICIES))
 def test_every_job_runs_once_and_no_gpu_does_two_things_at_once(
     jobs: list[Job], num_gpus: int, models_per_gpu: int, policy: Policy
@@ -123,7 +123,7 @@ def test_every_job_runs_once_and_no_gpu_does_two_things_at_once(
         assert all(before.ended_at <= after.taken_at for before, after in pairwise(row))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=200)
 @given(workloads(), st.integers(1, 4), st.sampled_from(POLICIES))
 def test_nobody_is_overtaken_but_as_the_policy_says(jobs: list[Job], num_gpus: int, policy: Policy) -> None:
     """Only jobs of a higher priority, overdue ones and warm ones pass a waiting job, or all while it has its grace."""
