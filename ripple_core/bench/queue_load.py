@@ -219,9 +219,10 @@ def _running(arguments: list[str], environment: dict[str, str]) -> Iterator[subp
 
 
 def _rate(process: subprocess.Popen[bytes], num_done: Callable[[], int], num_jobs: int) -> PerSecond:
-    """Jobs a second over the first `num_jobs` or more, once the process has run in."""
+    """Jobs a second over some `num_jobs`, once the process has run in."""
     done, at = _wait_for(process, num_done, _RUN_IN_JOBS)
-    last, rates = done + num_jobs, []
+    # More may have been done by then; there need not be more to do than was asked for.
+    last, rates = _RUN_IN_JOBS + num_jobs, []
     while done < last:
         before, began = done, at
         done, at = _wait_for(process, num_done, min(before + _SLICE_JOBS, last))
