@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ripple_core.cli.bench import bench_app
+from ripple_core.cli.bench_batch import batch
 from ripple_core.cli.bench_gpu import step, tune
 from ripple_core.cli.bench_queue import queue as bench_queue
 from ripple_core.cli.bench_serve import serve as bench_serve
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 bench_app.command("queue")(bench_queue)
 bench_app.command("serve")(bench_serve)
+bench_app.command()(batch)
 bench_app.command()(step)
 bench_app.command()(tune)
 app.add_typer(bench_app, name="bench")

@@ -18,9 +18,9 @@ from ripple_core.generate.difference import psnr_db
 from ripple_core.generate.run import GeneratedFrames, generate_batch
 from ripple_core.generate.watch import FramesJob
 
-# Products of larger matrices round otherwise, in single precision; after a few steps the pixels of a video differ by a
-# step of 8 bits here and there.
-SAME_DB = 45.0
+# Products of larger matrices round otherwise in single precision, so a pixel in some ten thousands differs by one step
+# of 8 bits. Mode channel asks of every element whether it is below a threshold, which rounding answers now and then.
+SAME_DB, SAME_BY_THRESHOLDS_DB = 75.0, 45.0
 EACH: list[dict[str, Any]] = [
     {"prompt": "a red circle", "seed": 7},
     {"prompt": "a blue square moving left over a striped background", "seed": 2**40, "negative_prompt": "green"},
@@ -49,7 +49,7 @@ def frames_together(
 def assert_same(together: GeneratedFrames | RippleError, alone: GeneratedFrames) -> None:
     assert isinstance(together, GeneratedFrames)
     difference = psnr_db(alone.frames, together.frames)
-    assert difference is None or difference > SAME_DB
+    assert difference is None or difference > (SAME_BY_THRESHOLDS_DB if alone.report.mode == "channel" else SAME_DB)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_videos_and_savings_are_those_of_each_alone(model: LoadedModel, ask: Any
         assert_same(result, alone)
         assert isinstance(result, GeneratedFrames)
         assert result.report.total.dense_flops == alone.report.total.dense_flops
-        # Rounding may tip a single decision.
-        assert result.report.total.executed_flops == pytest.approx(alone.report.total.executed_flops, rel=1e-3)
+        rounding = 1e-3 if alone.report.mode == "channel" else 0
+        assert result.report.total.executed_flops == pytest.approx(alone.report.total.executed_flops, rel=rounding)
         assert (alone.report.savings > 0.05) == (settings["reuse"] != DENSE)
         assert (result.report.calls, result.report.tokens) == (alone.report.calls, alone.report.tokens)
         assert (result.report.dense_steps, result.report.fallbacks) == (
@@ -110,7 +110,8 @@ def test_a_job_that_stops_leaves_the_others_as_they_are(
             alone = generate_frames(model, request)
             assert_same(result, alone)
             assert isinstance(result, GeneratedFrames)
-            assert result.report.total == alone.report.total
+            assert result.report.total.dense_flops == alone.report.total.dense_flops
+            assert result.report.savings == pytest.approx(alone.report.savings, abs=1e-3)
     finally:
         model.pipe.scheduler = kept
     left = [3 - sum(stop <= step for stop in stop_at.values()) for step in range(5)]
