@@ -40,7 +40,8 @@ class Execution:
         self._staged: StagedVideo | None = None
         self._eta_s: float | None = record.estimated_s
         self._lost = False
-        self._asked_at = 0.0
+        # The claim has just told.
+        self._asked_at = time.monotonic()
 
     def __enter__(self) -> "Execution":
         logger.info("job %s started (attempt %d)", self.record.id, self.record.attempts)

@@ -15,6 +15,8 @@ from worker.status import WorkerStatus
 
 logger = logging.getLogger(__name__)
 
+_TOGETHER_SECONDS = 0.1
+
 
 class Keeper:
     """Heartbeat and upkeep until the worker ends; Redis may come and go.
@@ -59,8 +61,9 @@ class Keeper:
     def _beat_on(self) -> None:
         while not self._ended.is_set():
             self._status.changed.wait(self._settings.heartbeat_seconds)
-            self._status.changed.clear()
-            if not self._ended.is_set():
+            # Changes that follow one another at once are told together.
+            if not self._ended.wait(_TOGETHER_SECONDS):
+                self._status.changed.clear()
                 self._try(self._beat)
 
     def _keep_up(self) -> None:

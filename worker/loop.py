@@ -163,13 +163,14 @@ class _RippleWorker(SimpleWorker):
         del timeout, max_idle_time
         while not self.draining.is_set():
             try:
-                self.heartbeat()
                 queues = self.order.queues()
                 if not queues:
                     self.draining.wait(_LEFT_SECONDS)
                     continue
                 taken = Queue.dequeue_any(queues, _POLL_SECONDS, connection=self.connection, serializer=self.serializer)
             except DequeueTimeout:
+                # RQ tells by itself after each job.
+                self.heartbeat()
                 continue
             except (RedisConnectionError, RedisTimeoutError) as error:
                 logger.warning("Redis cannot be reached: %s", error)

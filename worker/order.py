@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from rq import Queue
 
-from ripple_core.contract.queue import PRIORITIES, JobQueue, oldest_age_s
+from ripple_core.contract.queue import PRIORITIES, JobQueue, oldest_ages_s
 
 # Time for another worker that has the job's model loaded to take it; much shorter than loading.
 GRACE_SECONDS = 2.0
@@ -54,7 +54,7 @@ class QueueOrder:
         loaded, elsewhere, now = self._loaded(), self._loaded_elsewhere(), self._clock()
         ordered: list[Queue] = []
         for queues in self._by_priority:
-            waited = {model: oldest_age_s(queue, now) or 0.0 for model, queue in queues.items()}
+            waited = {model: age or 0.0 for model, age in zip(queues, oldest_ages_s(queues.values(), now), strict=True)}
             for model in loaded:
                 waited[model] += self._head_start_seconds
             for model in elsewhere:

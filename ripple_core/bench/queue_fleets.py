@@ -60,7 +60,7 @@ class SimulationReport(BaseModel):
 
 
 def policies(bound_seconds: float) -> list[Policy]:
-    """Those compared; the workers' own is `head_start`."""
+    """Those compared; the workers' own is `head_start_grace`."""
     return [
         Policy("fifo"),
         Policy("warm_first", head_start_seconds=math.inf),

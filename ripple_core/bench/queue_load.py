@@ -92,20 +92,22 @@ def measure_load(
     Raises:
         RuntimeError: when the worker ends by itself or does not get on.
     """
-    bench = _Bench(url, data_dir, measured_jobs)
     levels = []
-    for target in queued:
-        levels.append(bench.level(target))
-        on_level(levels[-1])
+    # An embedded Redis runs on for as long as it has clients.
+    with Redis.from_url(url) as redis:
+        bench = _Bench(redis, url, data_dir, measured_jobs)
+        for target in queued:
+            levels.append(bench.level(target))
+            on_level(levels[-1])
     return LoadReport(measured_jobs=measured_jobs, slice_jobs=min(_SLICE_JOBS, measured_jobs), levels=levels)
 
 
 class _Bench:
-    def __init__(self, url: str, data_dir: Path, measured_jobs: int) -> None:
+    def __init__(self, redis: Redis, url: str, data_dir: Path, measured_jobs: int) -> None:
         self._url = url
         self._settings = SharedSettings(redis_url=url, data_dir=data_dir, store_url=None)
         self._measured_jobs = measured_jobs
-        self._redis = Redis.from_url(url)
+        self._redis = redis
         self._store, self._queue = JobStore(self._redis), JobQueue(self._redis)
         self._estimator = Estimator(self._redis)
         self._submissions = Submissions(self._redis, self._store, self._queue, sys.maxsize, float("1e12"))
@@ -165,14 +167,14 @@ class _Bench:
     def _plain_rq(self) -> PerSecond:
         # Another database of the same server: what else it holds may cost time, but must not be taken for work.
         url = f"{self._url}?db=1"
-        redis = Redis.from_url(url)
-        redis.flushdb()
-        queue = Queue(connection=redis)
         num_jobs = self._measured_jobs + _RUN_IN_JOBS
-        queue.enqueue_many([Queue.prepare_data(_NOTHING) for _ in range(num_jobs)])
         worker = ["-m", "rq.cli", "worker", "--quiet", "--worker-class", "rq.SimpleWorker", "--url", url]
-        with _running(worker, {}) as process:
-            return _rate(process, lambda: num_jobs - queue.count, self._measured_jobs)
+        with Redis.from_url(url) as redis:
+            redis.flushdb()
+            queue = Queue(connection=redis)
+            queue.enqueue_many([Queue.prepare_data(_NOTHING) for _ in range(num_jobs)])
+            with _running(worker, {}) as process:
+                return _rate(process, lambda: num_jobs - queue.count, self._measured_jobs)
 
     def _upkeep_seconds(self) -> float:
         retention = Retention(self._store, open_video_store(self._settings), self._settings)

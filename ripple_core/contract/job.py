@@ -92,8 +92,6 @@ class JobRecord(BaseModel):
     id: str
     status: JobStatus = JobStatus.QUEUED
     created_at: datetime
-    # When it last went back to the queue, if it has.
-    queued_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: Progress = Progress()

@@ -105,16 +105,19 @@ class JobQueue:
         return sorted(key for key in keys if key.startswith(KEY_PREFIX))
 
 
-def oldest_age_s(queue: Queue, now: float) -> float | None:
-    """Seconds since the job at the head of a queue was accepted, None when the queue is empty.
+def oldest_ages_s(queues: Iterable[Queue], now: float) -> list[float | None]:
+    """For each queue the seconds since the job at its head was accepted, None when it is empty.
 
     Args:
-        queue: one of `JobQueue.of`.
+        queues: some of `JobQueue.of`.
         now: seconds since 1970.
     """
-    head = queue.get_job_ids(0, 1)
+    asked = list(queues)
+    pipeline = asked[0].connection.pipeline(transaction=False)
+    for queue in asked:
+        pipeline.lindex(queue.key, 0)
     # A job's id begins with its creation time in milliseconds, see `job.new_job_id`.
-    return now - int(head[0][:12], 16) / 1000 if head else None
+    return [now - int(head[:12], 16) / 1000 if head else None for head in pipeline.execute()]
 
 
 def _job_id(message_id: bytes) -> str:

@@ -3,18 +3,15 @@
 import logging
 import time
 from collections.abc import Callable
-from datetime import timedelta
 
 from ripple_core.contract.errors import JobNotFound, StorageUnavailable, WorkerLost
-from ripple_core.contract.job import JobError, JobRecord, JobStatus, utc_now
+from ripple_core.contract.job import JobError, JobRecord, JobStatus
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.retention import Retention
 from ripple_core.contract.store import JobStore
 
 logger = logging.getLogger(__name__)
 
-# A job this young may still be on its way into the queue, or just out of it.
-_SETTLE = timedelta(seconds=5)
 # Reading all messages of a long queue takes long; of the time it may take so much.
 _SHARE_OF_TIME = 0.02
 
@@ -45,6 +42,7 @@ class Upkeep:
         self._max_attempts = max_attempts
         self._is_given_up = is_given_up
         self._resend_at = 0.0
+        self._missing: set[str] = set()
 
     def run(self) -> None:
         """One round; every change is a compare-and-set, so that rounds of several workers do not collide."""
@@ -89,17 +87,17 @@ class Upkeep:
         return execution.rpartition("/")[0] not in live or self._is_given_up(execution)
 
     def _resend_queued(self) -> None:
+        """Send queued jobs again that had no message in two rounds: a worker may just be taking one."""
         queued = self._store.ids(JobStatus.QUEUED)
-        if not queued:
-            return
+        missing = set(queued) - self._queue.waiting() if queued else set()
+        lost, self._missing = missing & self._missing, missing
         # The oldest last: each goes to the front.
-        for job_id in sorted(set(queued) - self._queue.waiting(), reverse=True):
+        for job_id in sorted(lost, reverse=True):
             try:
                 record = self._store.get(job_id)
-                is_settled = utc_now() - (record.queued_at or record.created_at) > _SETTLE
-                # It may have been taken and claimed since the ids were read.
-                if record.status == JobStatus.QUEUED and is_settled:
-                    logger.warning("job %s was not in the queue and is sent again", job_id)
-                    self._queue.send(job_id, record.request.model, record.priority, at_front=True)
             except JobNotFound:
                 continue
+            # It may have been claimed since the ids were read.
+            if record.status == JobStatus.QUEUED:
+                logger.warning("job %s was not in the queue and is sent again", job_id)
+                self._queue.send(job_id, record.request.model, record.priority, at_front=True)
