@@ -18,7 +18,7 @@ from typing import Protocol
 from ripple_core.contract.errors import StorageFull, StorageUnavailable
 from ripple_core.contract.request import VideoFormat
 from ripple_core.contract.settings import SharedSettings
-from ripple_core.contract.whole_files import flush, partial_path, remove_abandoned, remove_at_once, written_whole
+from ripple_core.contract.whole_files import flush_all, partial_path, remove_abandoned, remove_at_once, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -211,8 +211,7 @@ class _LocalStaged:
     def publish(self) -> None:
         """Flush every file to disk, then give the folder its name."""
         with storage_errors(self.final.parent.parent):
-            for path in self.folder.iterdir():
-                flush(path)
+            flush_all(list(self.folder.iterdir()))
             self.final.parent.mkdir(exist_ok=True)
             self.folder.replace(self.final)
 

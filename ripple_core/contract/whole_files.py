@@ -4,7 +4,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def flush(path: Path) -> None:
     """Return when the file is on disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def flush_all(paths: Sequence[Path]) -> None:
+    """Return when all files are on disk; one commit of the file system's journal does for several that wait at once."""
+    with ThreadPoolExecutor(max_workers=len(paths) or 1) as pool:
+        # The list raises what went wrong.
+        list(pool.map(flush, paths))
 
 
 def remove_abandoned(folder: Path) -> None:
