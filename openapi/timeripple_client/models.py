@@ -17,12 +17,12 @@ class DenseHeads(BaseModel):
 
 class DeviceMetrics(BaseModel):
     """
-    Where it ran; peak memory is the GPU allocator's, or on a CPU the process's peak resident memory.
+    Where it ran; peak memory is the GPU allocator's, or on a CPU the process's peak resident memory meanwhile.
     """
 
     dtype: str = Field(..., description="Of transformer and text encoder.")
     name: str = Field(..., description="The GPU's, or the machine's architecture.")
-    peak_memory_bytes: int = Field(..., description="The GPU allocator's, or the process's resident memory.")
+    peak_memory_bytes: int = Field(..., description="The GPU allocator's, or the process's, while this job ran.")
 
 
 class Estimate(BaseModel):

@@ -19,6 +19,7 @@ _STAGE_WORDS = {
     "denoise": "denoising",
     "vae_decode": "decoding frames",
     "mp4_encode": "writing the video",
+    "store": "storing",
     "quality_check": "rendering it dense",
     "done": "done",
 }

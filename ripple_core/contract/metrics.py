@@ -75,11 +75,11 @@ class AttentionMetrics(AttentionCount):
 
 
 class DeviceMetrics(BaseModel):
-    """Where it ran; peak memory is the GPU allocator's, or on a CPU the process's peak resident memory."""
+    """Where it ran; peak memory is the GPU allocator's, or on a CPU the process's peak resident memory meanwhile."""
 
     name: str = Field(description="The GPU's, or the machine's architecture.")
     dtype: str = Field(description="Of transformer and text encoder.")
-    peak_memory_bytes: int = Field(description="The GPU allocator's, or the process's resident memory.")
+    peak_memory_bytes: int = Field(description="The GPU allocator's, or the process's, while this job ran.")
 
 
 class OutputMetrics(BaseModel):
