@@ -116,8 +116,11 @@ class Engine:
         try:
             self._connection.send(task)
             while not run.is_idle:
-                if self._connection.poll(_POLL_SECONDS):
+                # All there is: taking a message may have taken long, and what came meanwhile counts.
+                wait_seconds = _POLL_SECONDS
+                while self._connection.poll(wait_seconds):
                     run.take(self._connection.recv())
+                    wait_seconds = 0.0
                 if self._is_over() or run.is_past_grace():
                     logger.warning("the child did not stop in time and is killed")
                     self._kill()
@@ -169,7 +172,6 @@ class _Run:
         self._heard_at = time.monotonic()
 
     def take(self, message: FromChild) -> None:
-        self._heard_at = time.monotonic()
         if isinstance(message, Reported):
             self._stage = message.progress.stage
             if message.execution in self._followers:
@@ -180,6 +182,8 @@ class _Run:
             self._on_loaded(message.model_ids)
         elif isinstance(message, Idle):
             self.is_idle = True
+        # Not before: an end is told to the store, which may be slow.
+        self._heard_at = time.monotonic()
 
     def stop_where_wanted(self) -> None:
         for execution, follower in self._followers.items():

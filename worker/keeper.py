@@ -16,6 +16,7 @@ from worker.status import WorkerStatus
 logger = logging.getLogger(__name__)
 
 _TOGETHER_SECONDS = 0.1
+_LAST_BEAT_SECONDS = 5.0
 
 
 class Keeper:
@@ -35,6 +36,7 @@ class Keeper:
         self._settings = settings
         self._ended = Event()
         self._reached_since = time.monotonic()
+        self._heart = Thread(target=self._beat_on, daemon=True, name="heartbeat")
 
     def start(self) -> None:
         """Tell for the first time, then start the threads.
@@ -43,13 +45,15 @@ class Keeper:
             RedisError: when Redis cannot be reached.
         """
         self._beat()
-        Thread(target=self._beat_on, daemon=True, name="heartbeat").start()
+        self._heart.start()
         Thread(target=self._keep_up, daemon=True, name="upkeep").start()
 
     def stop(self) -> None:
         """End the threads, and tell that the worker has stopped."""
         self._ended.set()
         self._status.changed.set()
+        # A last beat that is under way would bring the worker to life again.
+        self._heart.join(_LAST_BEAT_SECONDS)
         try:
             self._store.forget_worker(self._status.name)
         except RedisError as error:
