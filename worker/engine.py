@@ -110,6 +110,14 @@ class Engine:
             task: what to generate.
             followers: by execution.
         """
+        # A child that had died before, unnoticed, says nothing; that is no fault of these jobs.
+        if not self._try(task, followers, is_last=False):
+            self._try(task, followers, is_last=True)
+        if not self._is_over():
+            self.start()
+
+    def _try(self, task: Generate, followers: Mapping[str, Follower], is_last: bool) -> bool:
+        """False when the child died without a word, and it was not the last try."""
         self.start()
         assert self._connection is not None
         run = _Run(self._connection, self._settings, dict(followers), self._on_loaded)
@@ -134,13 +142,14 @@ class Engine:
                     break
         except (EOFError, OSError):
             exit_code = self._kill()
+            if not (run.has_heard or is_last):
+                return False
             run.end_all(Failed(JobError(code=WorkerLost.code, message=_death_message(exit_code))))
         except BaseException:
             # The child is in the middle of a job nobody follows any more: its answers must not pass for the next one's.
             self._kill()
             raise
-        if not self._is_over():
-            self.start()
+        return True
 
     def _kill(self) -> int | None:
         assert self._process is not None
@@ -163,6 +172,7 @@ class _Run:
         on_loaded: Callable[[tuple[str, ...]], None],
     ) -> None:
         self.is_idle = False
+        self.has_heard = False
         self._connection = connection
         self._settings = settings
         self._followers = followers
@@ -172,6 +182,8 @@ class _Run:
         self._heard_at = time.monotonic()
 
     def take(self, message: FromChild) -> None:
+        # Not what was said before the task came.
+        self.has_heard |= isinstance(message, Reported | Ended)
         if isinstance(message, Reported):
             self._stage = message.progress.stage
             if message.execution in self._followers:

@@ -214,3 +214,11 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     while child.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not child.exists()
+
+
+def test_a_child_that_died_between_two_jobs_costs_the_next_one_nothing(engine: Engine, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert engine.pid is not None
+        # No time for it to be noticed.
+        os.kill(engine.pid, signal.SIGKILL)
+        assert isinstance(run(engine, job(tmp_path))[0], Finished)
