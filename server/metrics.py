@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from redis import RedisError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ripple_core.contract.job import JobStatus
+from ripple_core.contract.job import JobStatus, accepted_at
 from server.service import JobService
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ class JobCollector(Collector):
         for status, count in store.counts().items():
             jobs.add_metric([status], count)
         queued = store.ids(JobStatus.QUEUED)
-        # An id begins with its creation time in milliseconds.
-        age = time.time() - int(queued[0][:12], 16) / 1000 if queued else 0.0
+        age = time.time() - accepted_at(queued[0]) if queued else 0.0
         gauges = {
             "timeripple_oldest_queued_age_seconds": ("Age of the oldest queued job.", age),
             "timeripple_queue_length": ("Messages no worker has taken yet.", self._service.queue.num_messages()),

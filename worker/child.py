@@ -1,16 +1,13 @@
 """The spawned process that owns the device: loads models and keeps them between jobs."""
 
-import ctypes
-import errno
 import logging
 import os
-import signal
-import sys
 import time
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, OutOfMemory, RippleError, StorageFull
+from ripple_core.child_process import EXIT_DEVICE_BROKEN, die_with, in_a_line, leave_signals_to_parent
+from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, OutOfMemory, RippleError
 from ripple_core.contract.job import JobError, Progress
 from ripple_core.contract.metrics import JobMetrics, Retry
 from ripple_core.contract.model_config import load_model_configs
@@ -35,32 +32,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# After some errors of a GPU no call succeeds in this process any more.
-EXIT_DEVICE_BROKEN = 70
-_PR_SET_PDEATHSIG = 1
-
 
 def run_child(connection: Connection, settings: WorkerSettings) -> None:
     """Answer Generate messages until the parent closes the pipe."""
-    die_with_parent()
-    # Signals reach whole process groups; it is the parent that decides when we end.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    die_with(os.getppid())
+    leave_signals_to_parent()
     logging.basicConfig(level=settings.log_level)
     try:
         _serve(connection, settings)
     except (EOFError, BrokenPipeError):
         return
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, however that happens; on Linux only."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _serve(connection: Connection, settings: WorkerSettings) -> None:
@@ -203,14 +184,11 @@ class _Run:
 def _failed(error: Exception) -> Answer:
     if isinstance(error, GenerationCancelled):
         return Stopped()
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = StorageFull()
     if isinstance(error, RippleError):
         logger.warning("job failed: %s", error)
         return Failed(JobError(code=error.code, message=str(error)))
     logger.error("job failed", exc_info=error)
-    message_line = (str(error).splitlines() or [""])[0]
-    return Failed(JobError(code=GenerationFailed.code, message=f"{type(error).__name__}: {message_line}"[:500]))
+    return Failed(JobError(code=GenerationFailed.code, message=in_a_line(error)))
 
 
 def _end_if_device_is_broken(error: Exception) -> None:

@@ -9,9 +9,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
+from ripple_core.child_process import EXIT_DEVICE_BROKEN
 from ripple_core.contract.errors import Stalled, WorkerLost
 from ripple_core.contract.job import JobError, Progress, Stage
-from worker.child import EXIT_DEVICE_BROKEN, run_child
+from worker.child import run_child
 from worker.messages import Answer, Ended, Failed, FromChild, Generate, Idle, Loaded, Ready, Reported, Stop, Stopped
 from worker.settings import WorkerSettings
 

@@ -5,8 +5,10 @@ metrics of a video whose files are empty. Everything else is what `python -m wor
 """
 
 import logging
+import os
 from multiprocessing.connection import Connection
 
+from ripple_core.child_process import die_with
 from ripple_core.contract.job import Progress
 from ripple_core.contract.metrics import (
     AttentionMetrics,
@@ -19,7 +21,6 @@ from ripple_core.contract.metrics import (
 )
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
-from worker.child import die_with_parent
 from worker.loop import run_worker
 from worker.messages import Ended, Finished, Generate, Idle, Loaded, Ready, Reported, Video
 from worker.settings import WorkerSettings
@@ -30,7 +31,7 @@ _NUM_LAYERS = 30
 
 def run_no_op_child(connection: Connection, _settings: WorkerSettings) -> None:
     """Answer Generate messages until the parent closes the pipe."""
-    die_with_parent()
+    die_with(os.getppid())
     connection.send(Ready())
     loaded: tuple[str, ...] = ()
     try:

@@ -28,6 +28,7 @@ RippleError
 └── DataFolderInUse     another `ripple up` runs on the same data folder
 """
 
+import errno
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -200,6 +201,8 @@ class StorageFull(StorageUnavailable):
     """There is no room left in the video store."""
 
     code = "storage_full"
+    # What the system calls a full disk, and a used-up quota.
+    errnos: ClassVar[tuple[int, ...]] = (errno.ENOSPC, errno.EDQUOT)
 
     def __init__(self, reason: str = "no space left") -> None:
         # Not StorageUnavailable's own message.

@@ -129,3 +129,8 @@ def utc_now() -> datetime:
 def new_job_id() -> str:
     """28 hex digits that sort by creation time (48 bits of milliseconds) and cannot be guessed (64 random bits)."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+
+
+def accepted_at(job_id: str) -> float:
+    """Seconds since 1970 at which a job got its id."""
+    return int(job_id[:12], 16) / 1000

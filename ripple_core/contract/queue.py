@@ -10,6 +10,7 @@ from rq import Queue
 from rq.intermediate_queue import IntermediateQueue
 from rq.serializers import JSONSerializer
 
+from ripple_core.contract.job import accepted_at
 from ripple_core.contract.request import Priority
 
 # In the order in which workers take from them.
@@ -87,12 +88,12 @@ class JobQueue:
             # In this order a message that moves meanwhile is seen twice, not missed.
             pipeline.lrange(key, 0, -1)
             pipeline.lrange(IntermediateQueue.get_intermediate_queue_key(key), 0, -1)
-        return {_job_id(message_id) for message_ids in pipeline.execute() for message_id in message_ids}
+        return {_job_id(message_id.decode()) for message_ids in pipeline.execute() for message_id in message_ids}
 
     def next_jobs(self, model_id: str, priority: Priority, limit: int) -> dict[str, str]:
         """Ids of the jobs at the head of a queue, and the message of each."""
         message_ids = self.of_one(model_id, priority).get_job_ids(0, limit)
-        return {message_id.rpartition("-")[0]: message_id for message_id in message_ids}
+        return {_job_id(message_id): message_id for message_id in message_ids}
 
     def remove(self, model_id: str, priority: Priority, message_id: str) -> None:
         """Take a message out of its queue: somebody has the job already."""
@@ -116,9 +117,8 @@ def oldest_ages_s(queues: Iterable[Queue], now: float) -> list[float | None]:
     pipeline = asked[0].connection.pipeline(transaction=False)
     for queue in asked:
         pipeline.lindex(queue.key, 0)
-    # A job's id begins with its creation time in milliseconds, see `job.new_job_id`.
-    return [now - int(head[:12], 16) / 1000 if head else None for head in pipeline.execute()]
+    return [now - accepted_at(_job_id(head.decode())) if head else None for head in pipeline.execute()]
 
 
-def _job_id(message_id: bytes) -> str:
-    return message_id.decode().rpartition("-")[0]
+def _job_id(message_id: str) -> str:
+    return message_id.rpartition("-")[0]

@@ -4,7 +4,6 @@ Every attempt at a job publishes under its own name, and the job's record says w
 was taken for dead and comes back cannot put its files in place of those that the record describes.
 """
 
-import errno
 import logging
 import os
 import shutil
@@ -251,6 +250,6 @@ def storage_errors(place: object, *kinds: type[Exception]) -> Iterator[None]:
         raise
     except told as error:
         logger.warning("%s cannot be used: %s", place, error)
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if getattr(error, "errno", None) in StorageFull.errnos:
             raise StorageFull from error
         raise StorageUnavailable(getattr(error, "strerror", None) or type(error).__name__) from error

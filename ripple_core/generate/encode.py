@@ -97,7 +97,7 @@ def _feed(process: subprocess.Popen[Any], pixels: memoryview, meanwhile: Callabl
 
 def _raise_for(exit_code: int, problem: str, path: Path) -> NoReturn:
     logger.info("ffmpeg ended with exit code %d: %s", exit_code, problem)
-    for number in (errno.ENOSPC, errno.EDQUOT):
+    for number in StorageFull.errnos:
         if os.strerror(number) in problem:
             raise StorageFull(os.strerror(number))
     # Nothing else kills it so.
@@ -125,6 +125,6 @@ def storage_full_named() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in StorageFull.errnos:
             raise
         raise StorageFull(os.strerror(error.errno)) from error

@@ -4,10 +4,8 @@ It holds the transformers alone, and takes part in their forward calls as rank 0
 """
 
 import contextlib
-import ctypes
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from ripple_core.attention import SavingsReport
+from ripple_core.child_process import EXIT_DEVICE_BROKEN, die_with, in_a_line, leave_signals_to_parent
 from ripple_core.generate.loras import loras_on
 from ripple_core.generate.memory import is_out_of_memory
 from ripple_core.generate.process_group import join_process_group
@@ -38,9 +37,6 @@ from ripple_core.integrate import TimeRippleHandle, apply_timeripple, transforme
 from ripple_core.integrate.context_parallel import connect, split_over_ranks, ulysses_config
 
 logger = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
-EXIT_DEVICE_BROKEN = 70
 
 
 class _Rank:
@@ -106,23 +102,13 @@ def _in_context(transformer: Any, message: Forward) -> Iterator[None]:
         yield
 
 
-def _end_with(parent: int) -> None:
-    """Be killed when rank 0 ends, in whatever way."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("rank 0 has ended")
-
-
 def main(connection: Connection) -> int:
     """Do as rank 0 says until it closes the connection; 1 when something went wrong, which it is told first."""
-    # Signals reach whole process groups; it is rank 0 that ends us.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_parent()
     logging.basicConfig(level=logging.WARNING)
     try:
         start = receive(connection)
-        _end_with(start.parent)
+        die_with(start.parent)
         rank = _Rank(start)
         send(connection, Done())
         while True:
@@ -137,9 +123,8 @@ def main(connection: Connection) -> int:
         return EXIT_DEVICE_BROKEN
     except Exception as error:
         logger.exception("a rank failed")
-        message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:500]
         with contextlib.suppress(OSError):
-            send(connection, Broken(message, is_out_of_memory(error)))
+            send(connection, Broken(in_a_line(error), is_out_of_memory(error)))
         return 1
 
 
