@@ -44,7 +44,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def together(random_pipeline_folder: Path) -> Iterator[LoadedModel]:
     """The model of `model`, which runs alone, on two ranks; it has two heads."""
-    model = load_model(find_model(str(random_pipeline_folder)), options=ON_TWO)
+    spec = find_model(str(random_pipeline_folder)).model_copy(update={"max_work": 256 * 256 * 65})
+    model = load_model(spec, options=ON_TWO)
     yield model
     assert model.ranks is not None
     model.ranks.close()
