@@ -5,6 +5,8 @@ VENV ?= .venv
 # Any pip requirement for torch, e.g. make demo TORCH=torch==2.9.1; one that is in the environment already is kept.
 # On Linux this default is the CUDA build, which runs on CPUs too.
 TORCH ?= torch==2.13.0
+# Processes that run tests, each the files it takes.
+JOBS ?= $(shell nproc || echo 2)
 
 BIN := $(VENV)/bin
 
@@ -19,7 +21,7 @@ demo: $(VENV)/.demo ## install, start everything, generate out.mp4, show latency
 
 test: $(VENV)/.dev ## install, then style, types, architecture and the whole test suite
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -16,6 +16,9 @@ from redis import Redis, RedisError
 # Without a GPU kernels run under Triton's interpreter, for which Triton must be told before anything imports it.
 if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ["TRITON_INTERPRET"] = "1"
+# Before anything imports torch: threads of test processes that share cores wait for each other in busy loops.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass
