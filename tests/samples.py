@@ -39,7 +39,11 @@ FAILURE = JobError(code="worker_lost", message="The process that generates video
 
 
 def worker_info(
-    name: str, state: WorkerState = "idle", models: tuple[str, ...] = (), loaded: tuple[str, ...] = ()
+    name: str,
+    state: WorkerState = "idle",
+    models: tuple[str, ...] = (),
+    loaded: tuple[str, ...] = (),
+    jobs: tuple[str, ...] = (),
 ) -> WorkerInfo:
     """What a worker might tell of itself."""
     return WorkerInfo(
@@ -49,6 +53,8 @@ def worker_info(
         device="cpu",
         state=state,
         started_at=utc_now(),
+        told_at=utc_now(),
         models=list(models),
         loaded=list(loaded),
+        jobs=list(jobs),
     )

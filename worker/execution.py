@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import tenacity
 
 from ripple_core.contract.errors import JobNotFound, StorageFull, StorageUnavailable, WorkerLost
+from ripple_core.contract.give_back import give_back
 from ripple_core.contract.job import JobError, JobRecord, Progress, utc_now
 from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.videos import StagedVideo
@@ -88,7 +89,8 @@ class Execution:
             elif isinstance(answer, Failed):
                 self._fail(answer.error)
             else:
-                self._stop()
+                # Cancelled, or taken off this worker because it ends; a job that was lost belongs to others.
+                self._give_back(None)
         except JobNotFound:
             logger.info("job %s was deleted while it ran", self.record.id)
 
@@ -135,37 +137,19 @@ class Execution:
         logger.info("job %s succeeded", record.id)
 
     def _fail(self, error: JobError) -> None:
-        record, context = self.record, self._context
-        most = context.settings.max_attempts
-        if error.code != WorkerLost.code:
-            context.until_redis_answers(lambda: context.store.fail(record.id, self.owner, error))
-            logger.info("job %s failed: %s", record.id, error.code)
-        elif record.attempts < most:
-            logger.warning("job %s goes back to the queue: %s", record.id, error.message)
-            self._return(error)
-        else:
-            final = error.model_copy(
-                update={"message": f"{error.message} That was attempt {record.attempts} of {most}."}
-            )
-            context.until_redis_answers(lambda: context.store.fail(record.id, self.owner, final))
-            logger.error("job %s failed: %s", record.id, final.message)
+        if error.code == WorkerLost.code:
+            self._give_back(error)
+            return
+        record, store = self.record, self._context.store
+        self._context.until_redis_answers(lambda: store.fail(record.id, self.owner, error))
+        logger.info("job %s failed: %s", record.id, error.code)
 
-    def _stop(self) -> None:
-        """Cancelled, or taken off this worker because it ends; a job that was lost belongs to others."""
-        record, context = self.record, self._context
-        if context.until_redis_answers(lambda: context.store.get(record.id)).cancel_requested:
-            context.until_redis_answers(lambda: context.store.finish_cancel(record.id, self.owner))
-            logger.info("job %s cancelled", record.id)
-        else:
-            logger.info("job %s is handed back", record.id)
-            self._return(None)
-
-    def _return(self, failure: JobError | None) -> None:
-        record, context = self.record, self._context
-        if context.until_redis_answers(lambda: context.store.return_to_queue(record.id, self.owner, failure)):
-            context.until_redis_answers(
-                lambda: context.queue.send(record.id, record.request.model, record.priority, at_front=True)
-            )
+    def _give_back(self, failure: JobError | None) -> None:
+        context, most = self._context, self._context.settings.max_attempts
+        outcome = context.until_redis_answers(
+            lambda: give_back(context.store, context.queue, self.record, failure, most)
+        )
+        logger.info("job %s is given back and now %s", self.record.id, outcome or "another execution's")
 
     def _with_times(self, metrics: JobMetrics, store_seconds: float) -> JobMetrics:
         started = self.record.started_at

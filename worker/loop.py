@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import socket
+from datetime import timedelta
 from threading import Event
 
 from redis import RedisError
@@ -94,10 +95,12 @@ def _context(settings: WorkerSettings, redis_url: str, child: Child) -> WorkerCo
 
 def _keeper(context: WorkerContext, redis_url: str) -> Keeper:
     store = JobStore(connect(redis_url))
-    retention = Retention(store, context.videos, context.settings)
-    most = context.settings.max_attempts
-    upkeep = Upkeep(store, JobQueue(store.redis), retention, most, context.status.is_given_up)
-    return Keeper(store, upkeep, context.status, context.settings)
+    settings, status = context.settings, context.status
+    retention = Retention(store, context.videos, settings)
+    # A round may be late.
+    turn = timedelta(seconds=3 * settings.heartbeat_seconds)
+    upkeep = Upkeep(store, JobQueue(store.redis), retention, settings.max_attempts, status.name, turn)
+    return Keeper(store, upkeep, status, settings)
 
 
 def _start_webhooks(context: WorkerContext, redis_url: str) -> None:

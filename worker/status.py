@@ -50,12 +50,10 @@ class WorkerStatus:
         self.loaded = model_ids
         self.changed.set()
 
-    def is_given_up(self, execution: str) -> bool:
-        """Whether an execution is one of this worker's that it is no longer at."""
-        return execution.startswith(f"{self.name}/") and execution not in self.executions
-
     def info(self) -> WorkerInfo:
         """As others see it."""
+        # First: a job that was claimed before is among the jobs below.
+        told_at = utc_now()
         return WorkerInfo(
             name=self.name,
             host=socket.gethostname(),
@@ -63,6 +61,7 @@ class WorkerStatus:
             device=self.device,
             state="draining" if self.draining else self.state,
             started_at=self.started_at,
+            told_at=told_at,
             models=self.models,
             loaded=list(self.loaded),
             jobs=sorted(self.executions.copy().values()),

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,11 @@ class _Bench:
         retention = Retention(self._store, open_video_store(self._settings), self._settings)
         # Once a minute, and about videos, not about the queue.
         retention.run_if_due(time.time())
-        upkeep = Upkeep(self._store, self._queue, retention, max_attempts=3)
+        name, turn = "bench", timedelta(seconds=1)
+        upkeep = Upkeep(self._store, self._queue, retention, 3, name, turn)
+        # A worker that has ended has it for a moment yet.
+        while not self._store.take_upkeep(name, turn):
+            time.sleep(0.1)
         began = time.monotonic()
         upkeep.run()
         return time.monotonic() - began

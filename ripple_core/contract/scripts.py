@@ -116,6 +116,14 @@ return redis.call('HMGET', KEYS[2], unpack(live))
 """
 )
 
+# KEYS: upkeep. ARGV: worker, milliseconds. Returns whether it is that worker's.
+TAKE_UPKEEP = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
 # KEYS: queue. ARGV: prefix, id, or "" for a job of normal priority that would come now, and how many jobs are looked
 # at one by one; those further ahead count as the queue's mean, since every submission asks. Returns the number of jobs
 # ahead, their seconds together with those left of running jobs, how many of them have no estimate, and the number of

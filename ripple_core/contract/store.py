@@ -25,6 +25,7 @@ Keys, all under `ripple:`:
     totals                        hash: counters over all jobs ever
     workers                       sorted set: names of workers by when they count as dead
     worker_info                   hash: what each of them tells of itself
+    upkeep                        name of the worker that does it, for a while
 """
 
 import json
@@ -43,6 +44,8 @@ from ripple_core.contract.request import Priority
 from ripple_core.contract.workers import WorkerInfo
 
 PREFIX = "ripple:"
+# As a limit.
+ALL = -1
 _WORKER_KEYS = [f"{PREFIX}workers", f"{PREFIX}worker_info"]
 # How many jobs ahead of another are looked at one by one for its place in the queue.
 _COUNTED_JOBS = 200
@@ -69,6 +72,7 @@ class JobStore:
         self._beat_script = redis.register_script(scripts.BEAT)
         self._live_workers_script = redis.register_script(scripts.LIVE_WORKERS)
         self._set_field_script = redis.register_script(scripts.SET_FIELD)
+        self._take_upkeep_script = redis.register_script(scripts.TAKE_UPKEEP)
         self._place_script = redis.register_script(scripts.PLACE)
 
     def add(self, record: JobRecord, pipeline: Pipeline) -> None:
@@ -103,7 +107,10 @@ class JobStore:
         owner: str | None = None,
         oldest_first: bool = False,
     ) -> list[JobRecord]:
-        """Records newest first (or oldest), from after the id `after`; of one status and one owner only, if given."""
+        """Records newest first (or oldest), from after the id `after`; of one status and one owner only, if given.
+
+        `limit` may be ALL.
+        """
         key = f"{_owned(owner) if owner else PREFIX}jobs"
         if status:
             key = f"{key}:{status}"
@@ -264,6 +271,11 @@ class JobStore:
     def live_workers(self) -> set[str]:
         """Names of all workers with a fresh heartbeat."""
         return {worker.name for worker in self.workers()}
+
+    def take_upkeep(self, worker: str, turn: timedelta) -> bool:
+        """Whether upkeep is this worker's; it stays that for `turn`, or until it is taken again."""
+        milliseconds = int(turn.total_seconds() * 1000)
+        return bool(self._take_upkeep_script(keys=[f"{PREFIX}upkeep"], args=[worker, milliseconds]))
 
     def _finish(
         self,

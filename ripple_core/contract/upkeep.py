@@ -2,13 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 
 from ripple_core.contract.errors import JobNotFound, StorageUnavailable, WorkerLost
+from ripple_core.contract.give_back import give_back
 from ripple_core.contract.job import JobError, JobRecord, JobStatus
 from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.retention import Retention
-from ripple_core.contract.store import JobStore
+from ripple_core.contract.store import ALL, JobStore
+from ripple_core.contract.workers import WorkerInfo
 
 logger = logging.getLogger(__name__)
 
@@ -19,33 +23,33 @@ _SHARE_OF_TIME = 0.02
 class Upkeep:
     """Returns lost jobs to the queue, re-sends queued jobs whose message got lost, and sees to retention.
 
+    One worker at a time does it, the first one again and again while it lives: what it reads grows with their number.
+
     Args:
         store: of the records.
         queue: of the messages.
         retention: run once a minute.
         max_attempts: starts of a job after which it fails instead.
-        is_given_up: whether an execution is one that this very worker, though it lives, is no longer at: an outage of
-            Redis may have cut it off.
+        name: of the worker.
+        turn: how long others leave it to this worker after each round.
     """
 
     def __init__(
-        self,
-        store: JobStore,
-        queue: JobQueue,
-        retention: Retention,
-        max_attempts: int,
-        is_given_up: Callable[[str], bool] = lambda _: False,
+        self, store: JobStore, queue: JobQueue, retention: Retention, max_attempts: int, name: str, turn: timedelta
     ) -> None:
         self._store = store
         self._queue = queue
         self._retention = retention
         self._max_attempts = max_attempts
-        self._is_given_up = is_given_up
+        self._name = name
+        self._turn = turn
         self._resend_at = 0.0
         self._missing: set[str] = set()
 
     def run(self) -> None:
-        """One round; every change is a compare-and-set, so that rounds of several workers do not collide."""
+        """One round if it is this worker's turn; every change is a compare-and-set, should two rounds overlap."""
+        if not self._store.take_upkeep(self._name, self._turn):
+            return
         self._recover_running()
         began = time.monotonic()
         if began >= self._resend_at:
@@ -61,30 +65,15 @@ class Upkeep:
                 logger.info("retention: %s", report)
 
     def _recover_running(self) -> None:
-        live = self._store.live_workers()
-        for job_id in self._store.ids(JobStatus.RUNNING):
-            try:
-                record = self._store.get(job_id)
-                if record.execution is not None and self._is_lost(record.execution, live):
-                    self._recover(record, record.execution)
-            except JobNotFound:
-                continue
-
-    def _recover(self, record: JobRecord, execution: str) -> None:
-        doing = f"in attempt {record.attempts}, stage {record.progress.stage}"
-        if record.cancel_requested:
-            self._store.finish_cancel(record.id, execution)
-        elif record.attempts >= self._max_attempts:
-            message = f"The worker was lost {doing}; no attempt is left."
-            self._store.fail(record.id, execution, JobError(code=WorkerLost.code, message=message))
-        else:
-            failure = JobError(code=WorkerLost.code, message=f"The worker was lost {doing}.")
-            if self._store.return_to_queue(record.id, execution, failure):
-                logger.warning("job %s goes back to the queue: its worker is gone", record.id)
-                self._queue.send(record.id, record.request.model, record.priority, at_front=True)
-
-    def _is_lost(self, execution: str, live: set[str]) -> bool:
-        return execution.rpartition("/")[0] not in live or self._is_given_up(execution)
+        # Before the records: an execution that has ended since has changed its record by then.
+        workers = {worker.name: worker for worker in self._store.workers()}
+        for record in self._store.page(JobStatus.RUNNING, after=None, limit=ALL):
+            if _is_lost(record, workers):
+                doing = f"in attempt {record.attempts}, stage {record.progress.stage}"
+                failure = JobError(code=WorkerLost.code, message=f"The worker was lost {doing}.")
+                with suppress(JobNotFound):
+                    outcome = give_back(self._store, self._queue, record, failure, self._max_attempts)
+                    logger.warning("the worker of job %s is gone; the job is now %s", record.id, outcome or "another's")
 
     def _resend_queued(self) -> None:
         """Send queued jobs again that had no message in two rounds: a worker may just be taking one."""
@@ -101,3 +90,11 @@ class Upkeep:
             if record.status == JobStatus.QUEUED:
                 logger.warning("job %s was not in the queue and is sent again", job_id)
                 self._queue.send(job_id, record.request.model, record.priority, at_front=True)
+
+
+def _is_lost(record: JobRecord, workers: Mapping[str, WorkerInfo]) -> bool:
+    """Whether the worker is gone, or said after it had claimed the job that it is not at it: an outage cut it off."""
+    if record.execution is None or record.started_at is None:
+        return False
+    worker = workers.get(record.execution.rpartition("/")[0])
+    return worker is None or (worker.told_at > record.started_at and record.id not in worker.jobs)

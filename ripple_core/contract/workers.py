@@ -19,6 +19,7 @@ class WorkerInfo(BaseModel):
         description="starting: loads what is to be warm; draining: takes no more jobs and is about to end."
     )
     started_at: datetime = Field(description="When it began.")
+    told_at: datetime = Field(description="When it told this, by the clock it stamps the jobs it starts with.")
     models: list[str] = Field([], description="Ids of the models whose jobs it takes.")
     loaded: list[str] = Field([], description="Ids of those in its memory, the last one used at the end.")
     jobs: list[str] = Field([], description="Ids of the jobs it is at.")

@@ -189,36 +189,65 @@ class TestUpkeep:
 
     @pytest.fixture
     def upkeep(self, store: JobStore, tmp_path_factory: pytest.TempPathFactory) -> Upkeep:
-        videos = LocalVideoStore(tmp_path_factory.mktemp("videos"))
-        retention = Retention(store, videos, SharedSettings())
-        return Upkeep(store, JobQueue(store.redis), retention, max_attempts=2)
+        return self.of(store, tmp_path_factory.mktemp("videos"))
+
+    def of(self, store: JobStore, videos: Path, name: str = "keeper", turn_seconds: float = 30.0) -> Upkeep:
+        retention = Retention(store, LocalVideoStore(videos), SharedSettings())
+        return Upkeep(store, JobQueue(store.redis), retention, 2, name, timedelta(seconds=turn_seconds))
 
     def test_a_dead_workers_job_returns_to_the_queue_and_fails_after_its_last_attempt(
         self, store: JobStore, upkeep: Upkeep
     ) -> None:
         job_id, _ = claimed(store, "dead")
         upkeep.run()
-        assert store.get(job_id).status == JobStatus.QUEUED
+        record = store.get(job_id)
+        assert (record.status, record.last_failure and record.last_failure.code) == (JobStatus.QUEUED, "worker_lost")
         assert JobQueue(store.redis).waiting() == {job_id}
         assert store.claim(job_id, "e2", "dead")
         upkeep.run()
         record = store.get(job_id)
         assert (record.status, record.error and record.error.code) == (JobStatus.FAILED, "worker_lost")
+        assert record.error is not None
+        assert record.error.message.endswith("That was attempt 2 of 2.")
+
+    def test_a_dead_workers_job_that_was_to_be_cancelled_is(self, store: JobStore, upkeep: Upkeep) -> None:
+        job_id, _ = claimed(store, "dead")
+        store.request_cancel(job_id)
+        upkeep.run()
+        assert store.get(job_id).status == JobStatus.CANCELLED
+        assert JobQueue(store.redis).waiting() == set()
 
     def test_a_live_workers_job_is_left_alone(self, store: JobStore, upkeep: Upkeep) -> None:
-        job_id, _ = claimed(store, "alive")
         store.beat(worker_info("alive"), timedelta(seconds=30))
+        job_id, _ = claimed(store, "alive")
+        upkeep.run()
+        assert store.get(job_id).status == JobStatus.RUNNING, "what it told before it claimed says nothing"
+        store.beat(worker_info("alive", jobs=(job_id,)), timedelta(seconds=30))
         upkeep.run()
         assert store.get(job_id).status == JobStatus.RUNNING
 
-    def test_a_job_that_its_worker_is_no_longer_at_returns_though_the_worker_lives(
-        self, store: JobStore, tmp_path: Path
+    def test_a_job_that_its_worker_says_it_is_not_at_returns_though_the_worker_lives(
+        self, store: JobStore, upkeep: Upkeep
     ) -> None:
-        job_id, owner = claimed(store, "alive")
-        store.beat(worker_info("alive"), timedelta(seconds=30))
-        retention = Retention(store, LocalVideoStore(tmp_path), SharedSettings())
-        Upkeep(store, JobQueue(store.redis), retention, 2, is_given_up=lambda execution: execution == owner).run()
+        job_id, _ = claimed(store, "alive")
+        store.beat(worker_info("alive", jobs=("another",)), timedelta(seconds=30))
+        upkeep.run()
         assert store.get(job_id).status == JobStatus.QUEUED
+
+    def test_one_worker_does_it_until_it_no_longer_comes(self, store: JobStore, tmp_path: Path) -> None:
+        first, second = self.of(store, tmp_path, "first", 0.3), self.of(store, tmp_path, "second", 0.3)
+        first.run()
+        job_id, _ = claimed(store, "dead")
+        second.run()
+        assert store.get(job_id).status == JobStatus.RUNNING
+        first.run()
+        assert store.get(job_id).status == JobStatus.QUEUED
+        assert store.claim(job_id, "e2", "dead")
+        time.sleep(0.4)
+        second.run()
+        first.run()
+        assert store.get(job_id).status == JobStatus.FAILED
+        assert store.redis.get("ripple:upkeep") == b"second"
 
     def test_a_queued_job_without_a_message_in_two_rounds_is_sent_again(self, store: JobStore, upkeep: Upkeep) -> None:
         job_id, queue = add(store), JobQueue(store.redis)
@@ -237,7 +266,7 @@ class TestUpkeep:
         videos = LocalVideoStore(tmp_path)
         videos.put_image("lost", b"x")
         os.utime(tmp_path / "images" / "lost.png", (0, 0))
-        Upkeep(store, JobQueue(store.redis), Retention(store, videos, SharedSettings()), max_attempts=2).run()
+        self.of(store, videos.folder).run()
         assert videos.find_image("lost") is None
 
     def test_a_video_store_that_fails_does_not_end_it(self, store: JobStore, tmp_path: Path) -> None:
@@ -245,4 +274,4 @@ class TestUpkeep:
         videos = LocalVideoStore(tmp_path / ("x" * 300))
         with pytest.raises(StorageUnavailable):
             videos.stored()
-        Upkeep(store, JobQueue(store.redis), Retention(store, videos, SharedSettings()), max_attempts=2).run()
+        self.of(store, videos.folder).run()
