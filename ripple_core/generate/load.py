@@ -21,6 +21,7 @@ from ripple_core.contract.models import ModelSpec
 from ripple_core.contract.request import LoraSettings
 from ripple_core.generate.load_options import from_pretrained_arguments, place, put_on, reason_not_to_load
 from ripple_core.generate.loras import loras_on
+from ripple_core.generate.no_memory import is_out_of_memory
 from ripple_core.integrate import TimeRippleHandle, apply_timeripple
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 PROFILE_FILE = "reuse_profile.json"
 # As Wan's authors advise.
 FIXED_DTYPES = {"vae": torch.float32, "image_encoder": torch.float32}
-
-# What torch's CPU allocator, and safetensors, say in a plain RuntimeError.
-_NO_MEMORY = ("can't allocate memory", "Cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,17 @@ def load_model(
     ranks = _start_ranks(spec, chosen_dtype, options, chosen_device)
     try:
         pipe = _load_pipe(spec, options, chosen_device, chosen_dtype)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _does_not_fit(spec, chosen_device) from error
-    except (OSError, ValueError, RuntimeError, ImportError, LookupError, TypeError, AttributeError) as error:
-        if any(words in str(error) for words in _NO_MEMORY):
+    except (
+        MemoryError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        if is_out_of_memory(error):
             raise _does_not_fit(spec, chosen_device) from error
         raise ModelLoadFailed(f"{spec.id} could not be loaded from {spec.source}: {error}") from error
     profile = _load_profile(options.profile or Path(spec.source) / PROFILE_FILE, pipe) if use_profile else None

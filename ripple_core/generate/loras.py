@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from ripple_core.contract.errors import LoraLoadFailed, OutOfMemory
 from ripple_core.contract.request import LoraSettings
+from ripple_core.generate.no_memory import is_out_of_memory
 from ripple_core.integrate import transformers_of
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,21 @@ def _load(pipe: Any, name: str, adapter: str, folder: Path | None) -> None:
                 local_files_only=True,
                 load_into_transformer_2=number == 1,
             )
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"LoRA {name!r} does not fit into the device's memory; ask for fewer LoRAs.") from error
         # What diffusers and peft raise for weights of another model differs with how they differ.
-        except (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError, SafetensorError) as error:
+        except (
+            MemoryError,
+            OSError,
+            ValueError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            SafetensorError,
+        ) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(
+                    f"LoRA {name!r} does not fit into the device's memory; ask for fewer LoRAs."
+                ) from error
             logger.warning("LoRA %s: %s", path, error)
             raise _unfit(name) from error
         # Files without a single weight for this kind of model are passed over with a warning.

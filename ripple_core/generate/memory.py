@@ -1,7 +1,6 @@
 """What videos take of a device's memory, and what to ask for instead where there is not enough."""
 
 import ctypes
-import errno
 import gc
 import logging
 import math
@@ -20,11 +19,10 @@ from ripple_core.contract.errors import OutOfMemory
 from ripple_core.contract.models import ModelSpec
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.load import LoadedModel
+from ripple_core.generate.no_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-# How torch's CPU allocator, the system, C++ and cuBLAS say it in a plain RuntimeError.
-_SAID = ("can't allocate memory", "Cannot allocate memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
 # Room that a video asked for by our advice leaves.
 _MARGIN = 0.9
 
@@ -52,6 +50,10 @@ class _Measured:
             return large.peak_bytes / large.pixels
         return max(large.peak_bytes - small.peak_bytes, 0) / (large.pixels - small.pixels)
 
+    def reaches(self, pixels: int) -> bool:
+        """Whether it tells of a video that large: what a single small one took is mostly not for its pixels."""
+        return self.smallest.pixels < self.largest.pixels or 4 * self.largest.pixels >= pixels
+
     def needed_bytes(self, pixels: int) -> float:
         """What a video takes on top of the model."""
         return self.largest.peak_bytes + (pixels - self.largest.pixels) * self.bytes_per_pixel
@@ -63,15 +65,6 @@ class _Measured:
 
 
 _MEASURED: WeakKeyDictionary[Any, _Measured] = WeakKeyDictionary()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, numpy or the system says that there was no memory."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
-    )
 
 
 @contextmanager
@@ -145,7 +138,7 @@ def _advice(model: LoadedModel, request: ResolvedRequest) -> str:
     """Memory grows with pixels x frames: attention holds no matrix of scores, and the VAE decodes in pieces."""
     asked, pixels = f"Out of memory at {request.width}x{request.height}, {request.num_frames} frames", _pixels(request)
     measured, free = _MEASURED.get(model.pipe), _free_bytes(model.device)
-    if measured is not None and measured.bytes_per_pixel > 0 and free is not None:
+    if measured is not None and measured.reaches(pixels) and measured.bytes_per_pixel > 0 and free is not None:
         needed, share = measured.needed_bytes(pixels), measured.fitting_pixels(_MARGIN * free) / pixels
         # What fits by this count has just not fitted: memory was in pieces, or others took some.
         if share < 1:

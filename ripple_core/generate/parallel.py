@@ -29,7 +29,7 @@ from torch import Tensor
 from ripple_core.attention import SavingsReport, TimeRippleConfig
 from ripple_core.contract.errors import GenerationFailed, ModelLoadFailed, OutOfMemory, WorkerLost
 from ripple_core.contract.request import LoraSettings
-from ripple_core.generate.memory import is_out_of_memory
+from ripple_core.generate.no_memory import is_out_of_memory
 from ripple_core.generate.process_group import check_heads, devices_from, join_process_group, leave_process_group
 from ripple_core.generate.rank_messages import Apply, Broadcast, Forward, Join, Message, PutLoras, Remove
 from ripple_core.generate.rank_processes import RankBroke, RankProcesses

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from ripple_core.attention import SavingsReport
 from ripple_core.child_process import EXIT_DEVICE_BROKEN, die_with, in_a_line, leave_signals_to_parent
 from ripple_core.generate.loras import loras_on
-from ripple_core.generate.memory import is_out_of_memory
+from ripple_core.generate.no_memory import is_out_of_memory
 from ripple_core.generate.process_group import join_process_group
 from ripple_core.generate.rank_messages import (
     Apply,

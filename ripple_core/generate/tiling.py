@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ripple_core.generate.load import LoadedModel
-from ripple_core.generate.memory import forget, is_out_of_memory
+from ripple_core.generate.memory import forget
+from ripple_core.generate.no_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

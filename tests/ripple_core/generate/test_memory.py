@@ -19,7 +19,8 @@ from ripple_core.contract.errors import OutOfMemory
 from ripple_core.contract.metrics import Retry
 from ripple_core.generate import LoadedModel, generate_frames, generate_video, load_model
 from ripple_core.generate.difference import psnr_db
-from ripple_core.generate.memory import is_out_of_memory, remember
+from ripple_core.generate.memory import remember
+from ripple_core.generate.no_memory import is_out_of_memory
 
 IN_TILES = Retry(reason="out_of_memory", remedy="vae_tiling")
 SCRIPT = Path(__file__).parent / "in_little_memory.py"
@@ -79,8 +80,13 @@ def test_advice_follows_from_what_was_measured(model: LoadedModel, ask: Any, tmp
     assert "Ask for 3 frames at this size, or for 32x32 with 9 frames." in str(raised.value)
 
 
-def test_without_measurements_half_is_advised(model: LoadedModel, ask: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("measured", [None, 10**9])
+def test_without_measurements_of_any_use_half_is_advised(
+    model: LoadedModel, ask: Any, tmp_path: Path, measured: int | None
+) -> None:
     fresh = replace(model, pipe=type(model.pipe)(**model.pipe.components))
+    if measured is not None:
+        remember(fresh, ask(fresh.spec, width=32, height=32, num_frames=5), measured)
     asked = ask(fresh.spec, width=64, height=64, num_frames=17)
     with short_of_memory(fresh.pipe.transformer, range(1)), pytest.raises(OutOfMemory) as raised:
         generate_video(fresh, asked, tmp_path)
