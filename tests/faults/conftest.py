@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fleet import Fleet, running_fleet
+from slow_proxy import SlowProxy
 
 
 @pytest.fixture
@@ -31,6 +32,16 @@ def fleet() -> Iterator[Fleet]:
         running_fleet(Path(folder), 2) as running,
     ):
         yield running
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowProxy]:
+    """Between the processes and S3; the tests themselves go past it."""
+    del s3_url
+    proxy = SlowProxy(s3_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    yield proxy
+    proxy.stop()
 
 
 @pytest.fixture

@@ -1,35 +1,11 @@
 """The video store is slow, away, or outlives the worker that writes to it."""
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from fleet import Fleet, Victim
-from s3fs import S3FileSystem
 from slow_proxy import SlowProxy
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowProxy]:
-    """Between the processes and S3; the tests themselves go past it."""
-    del s3_url
-    proxy = SlowProxy(s3_endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    yield proxy
-    proxy.stop()
-
-
-def check_one_result(fleet: Fleet, s3_url: str, s3_endpoint: str, job_id: str, attempts: int) -> None:
-    job = fleet.wait(job_id)
-    assert (job["status"], job["attempts"]) == ("succeeded", attempts), job
-    assert fleet.statuses(job_id).count("succeeded") == 1
-    files = S3FileSystem(skip_instance_cache=True, use_listings_cache=False, endpoint_url=s3_endpoint).find(
-        f"{s3_url}/{job_id}"
-    )
-    assert sorted(Path(path).name for path in files) == ["spritesheet.jpg", "thumbnail.webp", "video.mp4"]
-    video = fleet.client.get(f"/jobs/{job_id}/video")
-    assert (video.status_code, len(video.content)) == (200, job["metrics"]["output"]["bytes"])
 
 
 @pytest.mark.parametrize("victim", ["worker", pytest.param("both", marks=pytest.mark.slow)])
@@ -46,7 +22,7 @@ def test_a_worker_killed_while_it_stores(
     fleet.at_work(job_id).kill(victim)
     assert fleet.client.get(f"/jobs/{job_id}/video").json()["code"] == "video_not_ready"
     proxy.delay_seconds = 0.0
-    check_one_result(fleet, s3_url, s3_endpoint, job_id, attempts=2)
+    fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id, attempts=2)
 
 
 def test_a_store_that_is_away_for_a_moment_costs_no_second_attempt(
@@ -59,4 +35,4 @@ def test_a_store_that_is_away_for_a_moment_costs_no_second_attempt(
     assert fleet.wait_for_stage(job_id, "store")
     time.sleep(3)
     proxy.is_cut = False
-    check_one_result(fleet, s3_url, s3_endpoint, job_id, attempts=1)
+    fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id, attempts=1)

@@ -6,6 +6,7 @@ which worker/RELIABILITY.md shows the table.
 
 import json
 import os
+import random
 import signal
 import tempfile
 import threading
@@ -15,7 +16,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, running_fleet, until
+from fleet import Fleet, Victim, running_fleet, until
+from slow_proxy import SlowProxy
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +40,11 @@ def fleet() -> Iterator[Fleet]:
 def record() -> Iterator[dict[str, dict[str, object]]]:
     counts: dict[str, dict[str, object]] = {}
     yield counts
-    if path := os.environ.get("RIPPLE_STRESS_RECORD"):
-        Path(path).write_text(json.dumps(counts, indent=2) + "\n")
+    if name := os.environ.get("RIPPLE_STRESS_RECORD"):
+        path = Path(name)
+        # Of tests that were run before.
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(known | counts, indent=2) + "\n")
 
 
 def again_after_s(fleet: Fleet, job_id: str, fault_at: float) -> float | None:
@@ -50,20 +55,38 @@ def again_after_s(fleet: Fleet, job_id: str, fault_at: float) -> float | None:
     return next((start - fault_at for start in starts if start > fault_at), None)
 
 
+def restore(fleet: Fleet) -> threading.Thread:
+    """Meanwhile."""
+    thread = threading.Thread(target=fleet.restore, args=(3,))
+    thread.start()
+    return thread
+
+
 def repeat(
-    fleet: Fleet, record: dict[str, dict[str, object]], name: str, stage: str, attempts: int, fault: Fault
+    fleet: Fleet,
+    record: dict[str, dict[str, object]],
+    name: str,
+    stage: str,
+    attempts: int,
+    fault: Fault,
+    loads_anew: bool = False,
 ) -> None:
-    """The fault in this stage of a job, with another job waiting; both must end well, each time."""
+    """The fault in this stage of a job, with others waiting; all must end well, each time."""
     seconds: list[float] = []
     for _ in range(REPEATS):
+        if loads_anew:
+            for worker in fleet.workers:
+                worker.kill("engine")
         job_id = fleet.submit(**LONG)
         waiting = [fleet.submit() for _ in range(2)]
         assert fleet.wait_for_stage(job_id, stage, step=2 if stage == "denoise" else 0)
         fault_at = time.time()
         fault(fleet, job_id)
+        restoring = restore(fleet)
         fleet.check_one_result(job_id, attempts)
         for other in waiting:
             assert fleet.wait(other)["status"] == "succeeded"
+        restoring.join()
         if (again := again_after_s(fleet, job_id, fault_at)) is not None:
             seconds.append(round(again, 2))
     assert list(fleet.videos.glob(".*/*.mp4")) == []
@@ -77,40 +100,93 @@ def repeat(
 
 @pytest.mark.parametrize("victim", ["engine", "worker", "both"])
 @pytest.mark.parametrize("stage", ["load", "denoise", "vae_decode", "mp4_encode"])
-def test_kill(fleet: Fleet, record: dict[str, dict[str, object]], stage: str, victim: str) -> None:
-    def fault(fleet: Fleet, job_id: str) -> None:
-        fleet.at_work(job_id).kill(victim)  # type: ignore[arg-type]
-        threading.Thread(target=fleet.restore, args=(3,)).start()
-
-    def fresh(fleet: Fleet, job_id: str) -> None:
-        fault(fleet, job_id)
-        # Those that have it loaded would leave that stage out the next time.
-        for worker in list(fleet.workers):
-            if worker.process.poll() is None:
-                worker.kill("engine")
-
-    if stage == "load":
-        for worker in fleet.workers:
-            worker.kill("engine")
+def test_kill(fleet: Fleet, record: dict[str, dict[str, object]], stage: str, victim: Victim) -> None:
     fleet.restore(3)
-    repeat(fleet, record, f"kill -9 of the {victim} in {stage}", stage, 2, fresh if stage == "load" else fault)
+    repeat(
+        fleet,
+        record,
+        f"kill -9 of the {victim} in {stage}",
+        stage,
+        2,
+        lambda fleet, job_id: fleet.at_work(job_id).kill(victim),
+        loads_anew=stage == "load",
+    )
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed", "silent for 6 s"])
-def test_redis(fleet: Fleet, record: dict[str, dict[str, object]], how: str) -> None:
+@pytest.mark.parametrize("victim", ["worker", "both"])
+def test_kill_in_store(
+    start_fleet: Callable[..., Fleet],
+    proxy: SlowProxy,
+    s3_url: str,
+    s3_endpoint: str,
+    record: dict[str, dict[str, object]],
+    victim: Victim,
+) -> None:
+    fleet, seconds = start_fleet(3, RIPPLE_STORE_URL=s3_url), list[float]()
+    for _ in range(REPEATS):
+        job_id = fleet.submit()
+        fleet.wait_for_stage(job_id, "denoise")
+        proxy.delay_seconds = 0.5
+        assert fleet.wait_for_stage(job_id, "store")
+        # Some of the files are there, others not.
+        time.sleep(1)
+        fault_at = time.time()
+        fleet.at_work(job_id).kill(victim)
+        proxy.delay_seconds = 0.0
+        restoring = restore(fleet)
+        fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id, attempts=2)
+        again = again_after_s(fleet, job_id, fault_at)
+        assert again is not None
+        seconds.append(again)
+        restoring.join()
+    record[f"kill -9 of the {victim} in store"] = {
+        "stage": "store",
+        "times": REPEATS,
+        "one_result": REPEATS,
+        "slowest_next_start_s": round(max(seconds), 2),
+    }
+
+
+def test_kill_of_anything_at_any_time(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
+    """Queued, claimed, in any stage, or just done; two jobs at a time."""
+    chance, times = random.Random(7), 3 * REPEATS  # noqa: S311
+    fleet.restore(3)
+    started_twice = 0
+    for _ in range(times):
+        jobs = [fleet.submit(), fleet.submit()]
+        time.sleep(chance.uniform(0, 3))
+        chance.choice(fleet.workers).kill(chance.choice(["engine", "worker", "both"]))
+        restoring = restore(fleet)
+        for job_id in jobs:
+            attempts = fleet.wait(job_id)["attempts"]
+            assert attempts in (1, 2)
+            started_twice += attempts == 2
+            fleet.check_one_result(job_id, attempts)
+        restoring.join()
+    assert started_twice > 0
+    record["kill -9 of anything at any time"] = {"stage": "any", "times": times, "one_result": times}
+
+
+@pytest.mark.parametrize(
+    ("how", "stage"),
+    [("stopped", stage) for stage in ("load", "denoise", "vae_decode", "mp4_encode")]
+    + [("killed", "denoise"), ("silent for 6 s", "denoise")],
+)
+def test_redis(fleet: Fleet, record: dict[str, dict[str, object]], how: str, stage: str) -> None:
     def fault(fleet: Fleet, _: str) -> None:
         if how.startswith("silent"):
             with fleet.redis.silent():
                 time.sleep(6)
-        else:
+            return
+        if how == "killed":
             # What is younger than a second may not be on the disk yet.
             time.sleep(1.5)
-            fleet.redis.stop(signal.SIGTERM if how == "stopped" else signal.SIGKILL)
-            time.sleep(1)
-            fleet.redis.start()
+        fleet.redis.stop(signal.SIGTERM if how == "stopped" else signal.SIGKILL)
+        time.sleep(1)
+        fleet.redis.start()
 
     fleet.restore(3)
-    repeat(fleet, record, f"Redis {how} in denoise", "denoise", 1, fault)
+    repeat(fleet, record, f"Redis {how} in {stage}", stage, 1, fault, loads_anew=stage == "load")
 
 
 def test_hand_back(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
@@ -119,7 +195,6 @@ def test_hand_back(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
         worker.terminate()
         worker.terminate()
         assert worker.wait(timeout=60) == 0
-        threading.Thread(target=fleet.restore, args=(3,)).start()
 
     fleet.restore(3)
     repeat(fleet, record, "SIGTERM twice in denoise", "denoise", 1, fault)
