@@ -21,7 +21,7 @@ demo: $(VENV)/.demo ## install, start everything, generate out.mp4, show latency
 
 test: $(VENV)/.dev ## install, then style, types, architecture and the whole test suite
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -74,15 +74,19 @@ class _Generator:
         """Load what is configured to be warm; a model that fails is left to the jobs that ask for it."""
         from ripple_core.generate.warm_up import warm_up
 
+        preloaded = []
         for model_id, config in self._configs.items():
             if config.preload:
                 try:
                     model = self._models.get(model_id)
                     if config.warm_up:
                         warm_up(model)
+                    preloaded.append(model_id)
                 except RippleError as error:
                     logger.error("%s could not be preloaded: %s", model_id, error)
                 self._connection.send(Loaded(self._models.loaded))
+        if gone := [model_id for model_id in preloaded if model_id not in self._models.loaded]:
+            logger.warning("what is to be preloaded does not fit together; unloaded again: %s", ", ".join(gone))
 
     def generate(self, task: Generate) -> None:
         """Run the videos; whatever goes wrong becomes an answer."""

@@ -5,11 +5,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ripple_core.bench.attention_speed import SpeedReport, SpeedRow
 from ripple_core.bench.prompts import reporting_prompts
+from ripple_core.bench.queue_load import QueuedLevel
+from ripple_core.bench.queue_report import QueueReport
+from ripple_core.bench.queue_sim import FleetResult
 from ripple_core.bench.report import FidelityReport, VariantReport
 from ripple_core.bench.serve import ServeReport
 from ripple_core.contract.models import find_model
@@ -80,6 +84,49 @@ def test_the_serving_figures_are_those_of_the_committed_report() -> None:
         (f"{streams.complete} of {streams.num_streams} event streams open at once", streams.delay),
     ]:
         assert f"{words} | {row.p50_ms:.0f} ms | {row.p99_ms:.0f} ms |" in README
+
+
+def test_the_queue_figures_are_those_of_the_committed_reports() -> None:
+    simulation, load = (_queue_report(part) for part in ("simulation", "load"))
+    assert simulation.simulation is not None
+    assert load.load is not None
+    busy = [fleet for fleet in simulation.simulation.fleets if fleet.offered_utilisation == 0.9]
+    shown = [fleet for fleet in busy if fleet.policy in ("fifo", "warm_first", "head_start_grace")]
+    assert len(shown) == 9
+    rows = [_fleet_row(fleet) for fleet in shown] + [_level_row(level) for level in load.load.levels]
+    assert [row for row in rows if row not in README] == []
+
+
+def test_the_reliability_figures_are_those_of_the_committed_records() -> None:
+    page = (ROOT / "worker" / "RELIABILITY.md").read_text(encoding="utf-8")
+    stress = json.loads((ROOT / "worker" / "stress.json").read_text(encoding="utf-8"))
+    assert [row for row in map(_stress_row, stress, stress.values()) if row not in page] == []
+    soak = json.loads((ROOT / "worker" / "soak.json").read_text(encoding="utf-8"))
+    assert soak["jobs"] == sum(soak["ends"].values()) == 500
+    for process in ("worker", "engine"):
+        assert f"| {process} | {soak['mb_at_end'][process]} MB | {soak['mb_per_job'][process]:+.3f} MB |" in page
+
+
+def _queue_report(part: str) -> QueueReport:
+    record = ROOT / "ripple_core" / "bench" / "figures" / f"queue_{part}.json"
+    return QueueReport.model_validate_json(record.read_text(encoding="utf-8"))
+
+
+def _fleet_row(fleet: FleetResult) -> str:
+    waits = f"{fleet.waits.p50_s:,.0f} s | {fleet.waits.p95_s:,.0f} s | {fleet.waits.p99_s:,.0f} s"
+    return f"| {fleet.num_gpus:,} | {fleet.policy} | {fleet.cold_starts:,} | {waits} |"
+
+
+def _level_row(level: QueuedLevel) -> str:
+    rates = " | ".join(f"{rate.median:.0f} ({rate.fastest:.0f})" for rate in (level.jobs, level.plain_rq))
+    size = "" if level.bytes_per_queued_job is None else f"{level.bytes_per_queued_job / 1000:.1f} kB"
+    return f"| {level.queued:,} | {rates} | {level.redis_cpu_ms:.1f} ms | {size} |"
+
+
+def _stress_row(name: str, counts: dict[str, Any]) -> str:
+    well = next(counts[key] for key in ("one_result", "cancelled", "reported") if key in counts)
+    seconds = counts.get("slowest_next_start_s")
+    return f"| {name} | {counts['times']} | {well} | {'' if seconds is None else f'{seconds:.1f} s'} |"
 
 
 def _speed_row(row: SpeedRow) -> str:

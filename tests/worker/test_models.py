@@ -93,6 +93,19 @@ def test_models_make_room_for_one_another(models_file: Path, tmp_path: Path) -> 
         engine.stop()
 
 
+def test_preloading_more_than_fits_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    models_file = tmp_path / "models.toml"
+    models_file.write_text(TWO.replace('id = "one"', 'id = "one"\npreload = true').replace("warm_up = true", ""))
+    told: list[tuple[str, ...]] = []
+    engine = Engine(WorkerSettings(models_file=models_file, model_memory_bytes=1_000_000), on_loaded=told.append)
+    try:
+        engine.wait_until_ready(lambda: False)
+        assert told == [("one",), ("two",)]
+        assert "does not fit together; unloaded again: one" in capfd.readouterr().err
+    finally:
+        engine.stop()
+
+
 def wide_model(folder: Path, num_bytes: int) -> Path:
     """The built-in model with untrained feed-forward layers that take so much memory."""
     shutil.copytree(BUILTIN_MODEL_FOLDER, folder)
