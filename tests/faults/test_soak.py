@@ -5,7 +5,6 @@ With RIPPLE_SOAK_RECORD the figures go into that JSON file.
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +31,14 @@ def test_hundreds_of_jobs_leave_nothing_behind(start_fleet: Callable[..., Fleet]
     loras = tmp_path / "loras"
     loras.mkdir()
     (loras / "broken.safetensors").write_bytes(b"not what it says")
-    fleet = start_fleet(1, RIPPLE_LORA_DIR=str(loras), RIPPLE_MAX_QUEUED_JOBS="5000")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    fleet = start_fleet(1, RIPPLE_LORA_DIR=str(loras), RIPPLE_MAX_QUEUED_JOBS="5000", TMPDIR=str(temporary))
     fleet.check_one_result(fleet.submit(**TINY))
     worker = fleet.workers[0]
     processes = {"worker": psutil.Process(worker.process.pid), "engine": worker.engine}
     family = {process.pid for process in worker.family()}
-    temporary = set(Path(tempfile.gettempdir()).iterdir())
+    files = set(temporary.rglob("*"))
     ends, memory = Counter(), {name: [] for name in processes}  # type: Counter[str], dict[str, list[float]]
     for number in range(NUM_JOBS):
         kind = "cancel" if number % 10 == 9 else "fail" if number % 25 == 12 else "finish"
@@ -66,5 +67,5 @@ def test_hundreds_of_jobs_leave_nothing_behind(start_fleet: Callable[..., Fleet]
     assert ends["failed"] == NUM_JOBS // 25
     assert {process.pid for process in worker.family()} == family, "no orphan, no engine that had to be replaced"
     assert list(fleet.videos.glob(".*")) == []
-    assert {path.name for path in set(Path(tempfile.gettempdir()).iterdir()) - temporary} == set()
+    assert set(temporary.rglob("*")) == files
     assert max(slopes.values()) < MOST_MB_PER_JOB, slopes
