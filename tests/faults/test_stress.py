@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 REPEATS = int(os.environ.get("RIPPLE_STRESS_REPEATS", "20"))
 LONG = {"num_inference_steps": 40}
+WHOM: dict[Victim, str] = {"engine": "the child", "worker": "the worker", "both": "both"}
 Fault = Callable[[Fleet, str], None]
 
 
@@ -98,13 +99,13 @@ def repeat(
 @pytest.mark.parametrize("stage", ["denoise", "vae_decode", "mp4_encode"])
 def test_kill(fleet: Fleet, record: dict[str, dict[str, object]], stage: str, victim: Victim) -> None:
     fleet.restore(3)
-    name = f"kill -9 of the {victim} in {stage}"
+    name = f"kill -9 of {WHOM[victim]} in {stage}"
     repeat(fleet, record, name, stage, 2, lambda fleet, job_id: fleet.at_work(job_id).kill(victim))
 
 
 @pytest.mark.parametrize("victim", ["engine", "worker", "both"])
 def test_kill_in_load(start_fleet: Callable[..., Fleet], record: dict[str, dict[str, object]], victim: Victim) -> None:
-    name = f"kill -9 of the {victim} in load"
+    name = f"kill -9 of {WHOM[victim]} in load"
     repeat(start_fleet(2), record, name, "load", 2, lambda fleet, job_id: fleet.at_work(job_id).kill(victim))
 
 
@@ -134,7 +135,7 @@ def test_kill_in_store(
         assert again is not None
         seconds.append(again)
         restoring.join()
-    record[f"kill -9 of the {victim} in store"] = {
+    record[f"kill -9 of {WHOM[victim]} in store"] = {
         "stage": "store",
         "times": REPEATS,
         "one_result": REPEATS,
