@@ -201,6 +201,25 @@ def test_redis_in_load(start_fleet: Callable[..., Fleet], record: dict[str, dict
     repeat(start_fleet(2), record, "Redis stopped in load", "load", 1, restart_redis)
 
 
+def test_redis_in_store(
+    start_fleet: Callable[..., Fleet],
+    proxy: SlowProxy,
+    s3_url: str,
+    s3_endpoint: str,
+    record: dict[str, dict[str, object]],
+) -> None:
+    fleet = start_fleet(1, RIPPLE_STORE_URL=s3_url)
+    for _ in range(REPEATS):
+        job_id = fleet.submit()
+        fleet.wait_for_stage(job_id, "denoise")
+        proxy.delay_seconds = 0.5
+        assert fleet.wait_for_stage(job_id, "store")
+        restart_redis(fleet, job_id)
+        proxy.delay_seconds = 0.0
+        fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id)
+    record["Redis stopped in store"] = {"stage": "store", "times": REPEATS, "one_result": REPEATS}
+
+
 def test_hand_back(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
     def fault(fleet: Fleet, job_id: str) -> None:
         worker = fleet.at_work(job_id).process
