@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ripple_core.contract.file_cache import FileCache
 from ripple_core.contract.videos import StoredFiles, staging_folder, storage_errors
-from ripple_core.contract.whole_files import remove_abandoned
+from ripple_core.contract.whole_files import remove_abandoned, remove_unfinished
 
 _CACHE_BYTES = 10 * 1024**3
 # An outage is told within seconds, not after the minutes that botocore would try for.
@@ -73,8 +73,9 @@ class S3VideoStore:
             return self._copy(remote, f"{job_id}.{attempt}.{name}") if self._files.exists(remote) else None
 
     def keep_only(self, job_id: str, attempt: str) -> None:
-        """Remove what other attempts published."""
+        """Remove what other attempts published, and what they left on this machine."""
         with self._errors():
+            remove_unfinished(self._staging / job_id)
             folder = f"{self._root}/{job_id}"
             others = [path for path in self._files.find(folder) if not path.startswith(f"{folder}/{attempt}/")]
             if others:

@@ -17,7 +17,14 @@ from typing import Protocol
 from ripple_core.contract.errors import StorageFull, StorageUnavailable
 from ripple_core.contract.request import VideoFormat
 from ripple_core.contract.settings import SharedSettings
-from ripple_core.contract.whole_files import flush_all, partial_path, remove_abandoned, remove_at_once, written_whole
+from ripple_core.contract.whole_files import (
+    flush_all,
+    partial_path,
+    remove_abandoned,
+    remove_at_once,
+    remove_unfinished,
+    written_whole,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +99,7 @@ class VideoStore(Protocol):
         ...
 
     def keep_only(self, job_id: str, attempt: str) -> None:
-        """Remove what other attempts published: this one counts."""
+        """Remove what other attempts published, and what they left on this machine: this one counts."""
         ...
 
     def put_image(self, job_id: str, content: bytes) -> None:
@@ -144,8 +151,9 @@ class LocalVideoStore:
         return path if path.is_file() else None
 
     def keep_only(self, job_id: str, attempt: str) -> None:
-        """Remove what other attempts published."""
+        """Remove what other attempts published or left."""
         with storage_errors(self.folder):
+            remove_unfinished(self.folder / job_id)
             for folder in (self.folder / job_id).glob("[!.]*"):
                 if folder.name != attempt:
                     remove_at_once(folder)

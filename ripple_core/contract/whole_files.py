@@ -48,6 +48,14 @@ def remove_abandoned(folder: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what was to become this file or folder and is not complete, whoever writes it."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        # Others delete at the same time.
+        with suppress(FileNotFoundError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
 def remove_at_once(folder: Path) -> None:
     """Remove a folder so that nobody sees it with some of its files."""
     hidden = partial_path(folder)

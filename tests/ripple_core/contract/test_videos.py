@@ -161,6 +161,16 @@ def test_what_a_dead_writer_left_is_removed_after_a_day(videos: VideoStore) -> N
         assert not old.folder.exists()
 
 
+def test_what_a_dead_writer_left_is_removed_when_another_attempt_counts(videos: VideoStore) -> None:
+    with videos.staging("a", FIRST) as dead, videos.staging("b", FIRST) as other:
+        for staged in (dead, other):
+            (staged.folder / VIDEO).write_bytes(b"half")
+        publish(videos, "a", b"second", SECOND)
+        videos.keep_only("a", SECOND)
+        assert (dead.folder.exists(), other.folder.exists()) == (False, True)
+    assert read(videos, "a", attempt=SECOND) == b"second"
+
+
 def test_two_executions_of_a_job_write_apart(videos: VideoStore) -> None:
     with videos.staging("a", FIRST) as first, videos.staging("a", SECOND) as second:
         (first.folder / VIDEO).write_bytes(b"first")
