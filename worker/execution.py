@@ -149,7 +149,8 @@ class Execution:
         outcome = context.until_redis_answers(
             lambda: give_back(context.store, context.queue, self.record, failure, most)
         )
-        logger.info("job %s is given back and now %s", self.record.id, outcome or "another execution's")
+        level, why = (logging.INFO, "in good order") if failure is None else (logging.WARNING, failure.message)
+        logger.log(level, "job %s is given back (%s) and now %s", self.record.id, why, outcome or "another's")
 
     def _with_times(self, metrics: JobMetrics, store_seconds: float) -> JobMetrics:
         started = self.record.started_at

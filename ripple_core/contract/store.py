@@ -274,8 +274,8 @@ class JobStore:
 
     def take_upkeep(self, worker: str, turn: timedelta) -> bool:
         """Whether upkeep is this worker's; it stays that for `turn`, or until it is taken again."""
-        milliseconds = int(turn.total_seconds() * 1000)
-        return bool(self._take_upkeep_script(keys=[f"{PREFIX}upkeep"], args=[worker, milliseconds]))
+        lifetime = milliseconds(turn.total_seconds())
+        return bool(self._take_upkeep_script(keys=[f"{PREFIX}upkeep"], args=[worker, lifetime]))
 
     def _finish(
         self,

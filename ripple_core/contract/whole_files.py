@@ -45,7 +45,7 @@ def remove_abandoned(folder: Path) -> None:
         # Others delete at the same time.
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
 
 
 def remove_unfinished(path: Path) -> None:
@@ -53,7 +53,11 @@ def remove_unfinished(path: Path) -> None:
     for partial in path.parent.glob(f".{path.name}.*.partial"):
         # Others delete at the same time.
         with suppress(FileNotFoundError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_at_once(folder: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_job_is_cancelled_in_every_stage_and_the_next_one_runs(fleet: Fleet, s
 
 def test_without_redis_a_worker_does_not_wait_for_ever(start_fleet: Callable[..., Fleet]) -> None:
     fleet = start_fleet(1, RIPPLE_DRAIN_SECONDS="1")
-    job_id = fleet.submit(num_inference_steps=60)
+    job_id = fleet.submit(num_inference_steps=200)
     fleet.wait_for_stage(job_id, "denoise", step=2)
     fleet.redis.stop()
     assert _stop(fleet) == 0

@@ -56,8 +56,14 @@ def again_after_s(fleet: Fleet, job_id: str, fault_at: float) -> float | None:
     return next((start - fault_at for start in starts if start > fault_at), None)
 
 
+def one_result_each(stage: str, seconds: list[float], times: int = REPEATS) -> dict[str, object]:
+    """What is recorded once all times have had one result; the seconds are those to the next starts."""
+    slowest = round(max(seconds), 2) if seconds else None
+    return {"stage": stage, "times": times, "one_result": times, "slowest_next_start_s": slowest}
+
+
 def restore(fleet: Fleet, num_workers: int = 3) -> threading.Thread:
-    """Meanwhile."""
+    """Start what is missing of the workers while the test goes on."""
     thread = threading.Thread(target=fleet.restore, args=(num_workers,))
     thread.start()
     return thread
@@ -85,14 +91,9 @@ def repeat(
             assert fleet.wait(other)["status"] == "succeeded"
         restoring.join()
         if (again := again_after_s(fleet, job_id, fault_at)) is not None:
-            seconds.append(round(again, 2))
+            seconds.append(again)
     assert list(fleet.videos.glob(".*/*.mp4")) == []
-    record[name] = {
-        "stage": stage,
-        "times": REPEATS,
-        "one_result": REPEATS,
-        "slowest_next_start_s": max(seconds, default=None),
-    }
+    record[name] = one_result_each(stage, seconds)
 
 
 @pytest.mark.parametrize("victim", ["engine", "worker", "both"])
@@ -135,12 +136,7 @@ def test_kill_in_store(
         assert again is not None
         seconds.append(again)
         restoring.join()
-    record[f"kill -9 of {WHOM[victim]} in store"] = {
-        "stage": "store",
-        "times": REPEATS,
-        "one_result": REPEATS,
-        "slowest_next_start_s": round(max(seconds), 2),
-    }
+    record[f"kill -9 of {WHOM[victim]} in store"] = one_result_each("store", seconds)
 
 
 def test_kill_of_anything_at_any_time(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
@@ -256,7 +252,7 @@ def test_hang(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
 
 
 def test_death_is_noticed_with_the_settings_of_production(record: dict[str, dict[str, object]]) -> None:
-    seconds = []
+    seconds: list[float] = []
     with tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder:
         usual = {"RIPPLE_HEARTBEAT_SECONDS": "2", "RIPPLE_LOST_AFTER_SECONDS": "10"}
         with running_fleet(Path(folder), 2, **usual) as fleet:
@@ -269,12 +265,7 @@ def test_death_is_noticed_with_the_settings_of_production(record: dict[str, dict
                 fleet.check_one_result(job_id, 2)
                 again = again_after_s(fleet, job_id, fault_at)
                 assert again is not None
-                seconds.append(round(again, 2))
+                seconds.append(again)
                 fleet.restore(2)
                 time.sleep(12)
-    record["kill -9 of the worker, settings of production"] = {
-        "stage": "denoise",
-        "times": 5,
-        "one_result": 5,
-        "slowest_next_start_s": max(seconds),
-    }
+    record["kill -9 of the worker, settings of production"] = one_result_each("denoise", seconds, times=5)

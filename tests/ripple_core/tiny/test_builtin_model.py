@@ -8,7 +8,7 @@ from ripple_core.tiny import architecture
 from ripple_core.tiny.evaluate import evaluate, fresh_scenes, judge_model
 
 SEED = 20_261_121
-CLIPS = 4
+CLIPS = 8
 
 
 @pytest.fixture(scope="module")
