@@ -1,5 +1,6 @@
 """Complete pipeline folders with random weights: small, quick, of the real classes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,21 @@ def random_parts() -> dict[str, Any]:
     }
 
 
+def _written(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
 @pytest.fixture(scope="session")
-def random_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For all tests to read; one that changes a file takes a copy."""
     from diffusers import WanPipeline
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "random"
     WanPipeline(**random_parts(), transformer=random_transformer()).save_pretrained(folder)
-    return folder
+    written = _written(folder)
+    yield folder
+    assert _written(folder) == written
 
 
 @pytest.fixture

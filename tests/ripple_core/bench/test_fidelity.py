@@ -1,6 +1,7 @@
 """The fidelity bench as a whole, on a small pipeline of random weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -21,11 +22,13 @@ RUN = FidelityRun(ClipSet(["a red circle", "x"]), modes=["channel"], aggressiven
 
 
 @pytest.fixture(scope="module")
-def folder(random_pipeline_folder: Path) -> Path:
-    (random_pipeline_folder / "timeripple.json").write_text(
+def folder(random_pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "random"
+    shutil.copytree(random_pipeline_folder, folder)
+    (folder / "timeripple.json").write_text(
         '{"defaults": {"width": 64, "height": 48, "num_frames": 9, "fps": 5, "num_inference_steps": 10}}'
     )
-    return random_pipeline_folder
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def test_a_rank_without_memory_is_out_of_memory(
     generate_frames(together, ask(model.spec))
     process = psutil.Process(ranks(together)[0])
     process.rlimit(resource.RLIMIT_AS, (process.memory_info().vms + 2**20, resource.RLIM_INFINITY))
-    large = ask(model.spec, width=256, height=256, num_frames=65, num_inference_steps=1)
+    large = ask(together.spec, width=256, height=256, num_frames=65, num_inference_steps=1)
     with pytest.raises(OutOfMemory):
         generate_video(together, large, tmp_path)
     same(generate_frames(together, ask(model.spec)), generate_frames(model, ask(model.spec)))
