@@ -1,4 +1,4 @@
-"""What mode `ripple` means: one tile, one key and one query at a time, in float64, sharing nothing with the fast path.
+"""What mode `ripple` means: one tile and one query at a time, in float64, sharing nothing with the fast path.
 
 METHOD.md derives the estimates. Shapes: N query tokens, M key tokens, D head_dim; Q query tiles, T key tiles.
 """
@@ -80,14 +80,13 @@ def reference_objective(
     in_cells = torch.stack([_variance_within(k, tile).sum() for tile in tiles])
     outlier = in_cells > 100 * in_cells.median()
     objective = torch.zeros(3, len(query_tiles), len(tiles), dtype=torch.double)
-    for index, cells in enumerate(query_tiles):
-        square = q[_flat(cells)].square().mean(0)
-        for number, tile in enumerate(tiles):
-            tokens = _flat(tile)
-            distance = (outputs[index] - values[number]).norm()
-            for treatment, groups in enumerate(([[token] for token in tokens], tile, [tokens])):
-                score_variance = (square * _variance_within(k, groups)).sum() * scale**2
-                deviation = _variance_within(v, groups).sum().sqrt()
+    for number, tile in enumerate(tiles):
+        for treatment, groups in enumerate(_groups(tile)):
+            variance = _variance_within(k, groups)
+            deviation = _variance_within(v, groups).sum().sqrt()
+            for index, cells in enumerate(query_tiles):
+                distance = (outputs[index] - values[number]).norm()
+                score_variance = (q[_flat(cells)].square().mean(0) * variance).sum() * scale**2
                 error = masses[index][1][number] * (score_variance / 2 * distance + score_variance.sqrt() * deviation)
                 if outlier[number] and treatment > 0:
                     error = torch.inf
@@ -111,27 +110,31 @@ def reference_attention(
     """
     q, k, v = (x.double() for x in (query_ND, key_MD, value_MD))
     tiles = reference_tiles(grid, text_before)
-    treatment_of_token = {
-        token: row for cells, row in zip(query_tiles or tiles, treatment_QT, strict=True) for token in _flat(cells)
-    }
     video = range(text_before, text_before + grid.num_tokens)
     text = [[token] for token in range(len(k)) if token not in video]
     out = torch.empty_like(q)
-    for token in range(len(q)):
-        groups = list(text)
-        if token in treatment_of_token:
-            for tile, treatment in zip(tiles, treatment_of_token[token].tolist(), strict=True):
-                tokens = _flat(tile)
-                groups += [[[token] for token in tokens], tile, [tokens]][treatment]
-        else:
-            groups = [[token] for token in range(len(k))]
-        scores = torch.stack([q[token] @ k[group].mean(0) * scale + math.log(len(group)) for group in groups])
-        out[token] = scores.softmax(0) @ torch.stack([v[group].mean(0) for group in groups])
+
+    def attend(queries: Tokens, groups: list[Tokens]) -> None:
+        keys, values = (torch.stack([x[group].mean(0) for group in groups]) for x in (k, v))
+        counts = torch.tensor([len(group) for group in groups], dtype=torch.double)
+        for token in queries:
+            out[token] = (keys @ q[token] * scale + counts.log()).softmax(0) @ values
+
+    attend([token for token in range(len(q)) if token not in video], [[token] for token in range(len(k))])
+    for cells, row in zip(query_tiles or tiles, treatment_QT.tolist(), strict=True):
+        chosen = [_groups(tile)[treatment] for tile, treatment in zip(tiles, row, strict=True)]
+        attend(_flat(cells), text + _flat(chosen))
     return out
 
 
 def _flat(lists: Sequence[list[T]]) -> list[T]:
     return list(itertools.chain.from_iterable(lists))
+
+
+def _groups(tile: list[Tokens]) -> list[list[Tokens]]:
+    """The tokens that stand as one key, by treatment."""
+    tokens = _flat(tile)
+    return [[[token] for token in tokens], tile, [tokens]]
 
 
 def _masses(
@@ -146,9 +149,10 @@ def _masses(
     mean = [torch.zeros((), dtype=torch.double) for _ in tiles]
     square = list(mean)
     tokens = sum(len(cell) for cell in query_cells)
+    keys = torch.stack([k[cell].mean(0) for cell in cells])
+    counts = torch.tensor([len(cell) for cell in cells], dtype=torch.double)
     for query_cell in query_cells:
-        query = q[query_cell].mean(0)
-        mass = torch.stack([query @ k[cell].mean(0) * scale + math.log(len(cell)) for cell in cells]).softmax(0)
+        mass = (keys @ q[query_cell].mean(0) * scale + counts.log()).softmax(0)
         for number in range(len(tiles)):
             of_tile = sum(m for m, tile in zip(mass, tile_of_cell, strict=False) if tile == number)
             mean[number] = mean[number] + of_tile * len(query_cell) / tokens
