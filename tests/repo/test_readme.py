@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ripple_core.bench.attention_speed import SpeedReport, SpeedRow
+from ripple_core.bench.batch import BatchReport, BatchRow
 from ripple_core.bench.prompts import reporting_prompts
 from ripple_core.bench.queue_load import QueuedLevel
 from ripple_core.bench.queue_report import QueueReport
@@ -97,6 +98,12 @@ def test_the_queue_figures_are_those_of_the_committed_reports() -> None:
     assert [row for row in rows if row not in README] == []
 
 
+def test_the_batch_figures_are_those_of_the_committed_report() -> None:
+    record = ROOT / "ripple_core" / "bench" / "figures" / "batch.json"
+    rows = BatchReport.model_validate_json(record.read_text(encoding="utf-8")).rows
+    assert [row for row in map(_batch_row, rows) if row not in README] == []
+
+
 def test_the_reliability_figures_are_those_of_the_committed_records() -> None:
     page = (ROOT / "worker" / "RELIABILITY.md").read_text(encoding="utf-8")
     stress = json.loads((ROOT / "worker" / "stress.json").read_text(encoding="utf-8"))
@@ -121,6 +128,13 @@ def _level_row(level: QueuedLevel) -> str:
     rates = " | ".join(f"{rate.median:.0f} ({rate.fastest:.0f})" for rate in (level.jobs, level.plain_rq))
     size = "" if level.bytes_per_queued_job is None else f"{level.bytes_per_queued_job / 1000:.1f} kB"
     return f"| {level.queued:,} | {rates} | {level.redis_cpu_ms:.1f} ms | {size} |"
+
+
+def _batch_row(row: BatchRow) -> str:
+    rates = f"{row.videos_per_second:.2f} ({row.slowest_videos_per_second:.2f} to {row.fastest_videos_per_second:.2f})"
+    psnr = "" if row.worst_psnr_db is None else f"{row.worst_psnr_db:.0f} dB"
+    size = f"{row.width}x{row.height}x{row.num_frames}"
+    return f"| {size} | {row.batch_size} | {rates} | {row.speedup:.2f} | {psnr} |"
 
 
 def _stress_row(name: str, counts: dict[str, Any]) -> str:

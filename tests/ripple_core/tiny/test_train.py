@@ -1,5 +1,6 @@
 """The training command, a few steps of it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,35 +17,45 @@ from ripple_core.tiny.clips import random_scene, render
 from ripple_core.tiny.linear_start import LinearCodec
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
     """Batches of one clip, a checkpoint each step."""
-    for name in ("_DECODER_BATCH", "_CHECKPOINT_EVERY"):
-        monkeypatch.setattr(train, name, 1)
-    monkeypatch.setattr(train, "STAGES", tuple(replace(stage, batch=1) for stage in train.STAGES))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_DECODER_BATCH", "_CHECKPOINT_EVERY"):
+            patch.setattr(train, name, 1)
+        patch.setattr(train, "STAGES", tuple(replace(stage, batch=1) for stage in train.STAGES))
+        yield
 
 
-def run(folder: Path) -> dict[str, torch.Tensor]:
+def run(folder: Path) -> None:
     train.main(folder / "model", folder / "work", seed=3, steps=(1, 1, 1, 1), decoder_steps=1)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "work" / "transformer.pt", weights_only=True)["transformer"]
 
 
-def test_it_writes_a_pipeline_that_loads_and_a_card(tmp_path: Path) -> None:
-    run(tmp_path)
-    spec = find_model(str(tmp_path / "model"))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+def test_it_writes_a_pipeline_that_loads_and_a_card(finished: Path) -> None:
+    spec = find_model(str(finished / "model"))
     assert spec.defaults.num_frames >= 17
     assert min(spec.defaults.width, spec.defaults.height) >= 96
     assert load_model(spec).pipe.transformer.config.num_layers == 6
-    card = (tmp_path / "model" / "README.md").read_text()
+    card = (finished / "model" / "README.md").read_text()
     assert "--seed 3 --steps 1 1 1 1 --decoder-steps 1" in card
 
 
-def test_a_finished_model_can_be_trained_on(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_a_finished_model_can_be_trained_on(finished: Path, tmp_path: Path) -> None:
     train.main(
-        tmp_path / "on", tmp_path / "more", seed=4, steps=(0, 0, 0, 1), decoder_steps=0, start_from=tmp_path / "model"
+        tmp_path / "on", tmp_path / "more", seed=4, steps=(0, 0, 0, 1), decoder_steps=0, start_from=finished / "model"
     )
-    before, after = (load_model(find_model(str(tmp_path / name))).pipe for name in ("model", "on"))
+    before, after = (load_model(find_model(str(folder))).pipe for folder in (finished / "model", tmp_path / "on"))
     assert all(torch.equal(a, b) for a, b in zip(before.vae.parameters(), after.vae.parameters(), strict=True))
     change = [
         (a - b).abs().max().item()
@@ -57,8 +68,10 @@ def test_a_finished_model_can_be_trained_on(tmp_path: Path) -> None:
     assert "Before that, by `python -m ripple_core.tiny.train --seed 3 --steps 1 1 1 1" in card
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights_of(finished)
 
     class Stop(Exception):
         pass
@@ -74,14 +87,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: 
     with pytest.raises(Stop):
         run(tmp_path / "halves")
     monkeypatch.setattr(train, "_log", log)
-    halves = run(tmp_path / "halves")
+    run(tmp_path / "halves")
+    halves = weights_of(tmp_path / "halves")
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
 
 
-def test_a_work_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_a_work_folder_of_another_run_is_refused(finished: Path) -> None:
     with pytest.raises(typer.BadParameter, match="another run"):
-        train.main(tmp_path / "model", tmp_path / "work", seed=4, steps=(1, 1, 1, 1), decoder_steps=1)
+        train.main(finished / "model", finished / "work", seed=4, steps=(1, 1, 1, 1), decoder_steps=1)
 
 
 def test_bfloat16_changes_the_weights_only_a_little(tmp_path: Path) -> None:
@@ -89,8 +102,7 @@ def test_bfloat16_changes_the_weights_only_a_little(tmp_path: Path) -> None:
     for bfloat16 in (False, True):
         folder = tmp_path / str(bfloat16)
         train.main(folder / "model", folder / "work", seed=3, steps=(0, 0, 1, 0), decoder_steps=0, bfloat16=bfloat16)
-        state = torch.load(folder / "work" / "transformer.pt", weights_only=True)["transformer"]
-        weights.append(torch.cat([value.flatten() for value in state.values()]))
+        weights.append(torch.cat([value.flatten() for value in weights_of(folder).values()]))
     assert 0 < (weights[0] - weights[1]).norm() < 1e-2 * weights[0].norm()
     assert "--bfloat16" in (tmp_path / "True" / "model" / "README.md").read_text()
 
