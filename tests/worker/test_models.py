@@ -123,13 +123,13 @@ def test_a_video_without_enough_memory_has_the_other_models_unloaded(tmp_path: P
     told: list[tuple[str, ...]] = []
     settings = WorkerSettings(models_file=models_file, device="cpu", dtype="float32", retry_out_of_memory=False)
     engine = Engine(settings, on_loaded=told.append)
-    large = {"width": 256, "height": 256, "num_frames": 33, "num_inference_steps": 1}
+    large = {"width": 192, "height": 192, "num_frames": 17, "num_inference_steps": 1}
     try:
         generate(engine, settings, "wide", tmp_path)
         generate(engine, settings, "small", tmp_path)
         assert told[-1] == ("wide", "small")
         assert engine.pid is not None
-        limit = psutil.Process(engine.pid).memory_info().vms + 100 * MEBIBYTE
+        limit = psutil.Process(engine.pid).memory_info().vms + 30 * MEBIBYTE
         resource.prlimit(engine.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         metrics = generate(engine, settings, "small", tmp_path, **large).metrics
         assert metrics.retries == [Retry(reason="out_of_memory", remedy="unloaded_models")]
