@@ -73,23 +73,25 @@ def reference_objective(
     video = range(text_before, text_before + grid.num_tokens)
     text = [token for token in range(len(k)) if token not in video]
 
-    masses = [_masses(q, k, cells, tiles, text, scale) for cells in query_tiles]
-    values = torch.stack([v[_flat(tile)].mean(0) for tile in tiles])
-    outputs = torch.stack([torch.stack(mean) @ values for mean, _ in masses])
+    mean_mass, rms_mass = _masses(q, k, query_tiles, tiles, text, scale)
+    values = _means(v, [_flat(tile) for tile in tiles])
+    outputs = mean_mass @ values
     size = outputs.square().sum(1).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     in_cells = torch.stack([_variance_within(k, tile).sum() for tile in tiles])
     outlier = in_cells > 100 * in_cells.median()
+    squares = [q[_flat(cells)].square().mean(0) for cells in query_tiles]
+    distances = torch.cdist(outputs, values)
     objective = torch.zeros(3, len(query_tiles), len(tiles), dtype=torch.double)
     for number, tile in enumerate(tiles):
         for treatment, groups in enumerate(_groups(tile)):
             variance = _variance_within(k, groups)
             deviation = _variance_within(v, groups).sum().sqrt()
-            for index, cells in enumerate(query_tiles):
-                distance = (outputs[index] - values[number]).norm()
-                score_variance = (q[_flat(cells)].square().mean(0) * variance).sum() * scale**2
-                error = masses[index][1][number] * (score_variance / 2 * distance + score_variance.sqrt() * deviation)
+            for index, square in enumerate(squares):
+                distance, mass = distances[index, number], rms_mass[index, number]
+                score_variance = (square * variance).sum() * scale**2
+                error = mass * (score_variance / 2 * distance + score_variance.sqrt() * deviation)
                 if outlier[number] and treatment > 0:
-                    error = torch.inf
+                    error = torch.full_like(error, torch.inf)
                 objective[treatment, index, number] = (error / size) ** 2 + budget**2 * len(groups) / len(k)
     return objective
 
@@ -115,10 +117,9 @@ def reference_attention(
     out = torch.empty_like(q)
 
     def attend(queries: Tokens, groups: list[Tokens]) -> None:
-        keys, values = (torch.stack([x[group].mean(0) for group in groups]) for x in (k, v))
-        counts = torch.tensor([len(group) for group in groups], dtype=torch.double)
+        keys, values, log_counts = _means(k, groups), _means(v, groups), _log_counts(groups)
         for token in queries:
-            out[token] = (keys @ q[token] * scale + counts.log()).softmax(0) @ values
+            out[token] = (keys @ q[token] * scale + log_counts).softmax(0) @ values
 
     attend([token for token in range(len(q)) if token not in video], [[token] for token in range(len(k))])
     for cells, row in zip(query_tiles or tiles, treatment_QT.tolist(), strict=True):
@@ -138,26 +139,34 @@ def _groups(tile: list[Tokens]) -> list[list[Tokens]]:
 
 
 def _masses(
-    q: Tensor, k: Tensor, query_cells: list[Tokens], tiles: list[list[Tokens]], text: Tokens, scale: float
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Attention mass of every key tile for a query tile: mean over its queries, and root mean square.
+    q: Tensor, k: Tensor, query_tiles: Sequence[list[Tokens]], tiles: list[list[Tokens]], text: Tokens, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention mass of each key tile for each query tile: mean over its queries, and root mean square, ``[Q, T]``.
 
     Scores are those between means of cells; a text token is a cell of its own.
     """
-    cells = [cell for tile in tiles for cell in tile] + [[token] for token in text]
-    tile_of_cell = [number for number, tile in enumerate(tiles) for _ in tile]
-    mean = [torch.zeros((), dtype=torch.double) for _ in tiles]
-    square = list(mean)
-    tokens = sum(len(cell) for cell in query_cells)
-    keys = torch.stack([k[cell].mean(0) for cell in cells])
-    counts = torch.tensor([len(cell) for cell in cells], dtype=torch.double)
-    for query_cell in query_cells:
-        mass = (keys @ q[query_cell].mean(0) * scale + counts.log()).softmax(0)
-        for number in range(len(tiles)):
-            of_tile = sum(m for m, tile in zip(mass, tile_of_cell, strict=False) if tile == number)
-            mean[number] = mean[number] + of_tile * len(query_cell) / tokens
-            square[number] = square[number] + of_tile**2 * len(query_cell) / tokens
-    return mean, [x.sqrt() for x in square]
+    cells = _flat(tiles) + [[token] for token in text]
+    tile_of_cell = torch.tensor([number for number, tile in enumerate(tiles) for _ in tile])
+    keys, log_counts = _means(k, cells), _log_counts(cells)
+    mean, square = torch.zeros(2, len(query_tiles), len(tiles), dtype=torch.double)
+    for index, query_cells in enumerate(query_tiles):
+        tokens = len(_flat(query_cells))
+        for query_cell in query_cells:
+            mass = (keys @ q[query_cell].mean(0) * scale + log_counts).softmax(0)
+            of_tile = torch.zeros(len(tiles), dtype=torch.double).index_add(0, tile_of_cell, mass[: len(tile_of_cell)])
+            mean[index] += of_tile * len(query_cell) / tokens
+            square[index] += of_tile**2 * len(query_cell) / tokens
+    return mean, square.sqrt()
+
+
+def _means(x: Tensor, groups: Sequence[Tokens]) -> Tensor:
+    """Of the tokens of each group ``[groups, D]``."""
+    return torch.stack([x[group].mean(0) for group in groups])
+
+
+def _log_counts(groups: Sequence[Tokens]) -> Tensor:
+    """What the number of its tokens adds to the score of a mean ``[groups]``."""
+    return torch.tensor([len(group) for group in groups], dtype=torch.double).log()
 
 
 def _variance_within(x: Tensor, groups: list[Tokens]) -> Tensor:
