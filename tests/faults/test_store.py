@@ -13,15 +13,9 @@ def test_a_worker_killed_while_it_stores(
     start_fleet: Callable[..., Fleet], proxy: SlowProxy, s3_url: str, s3_endpoint: str, victim: Victim
 ) -> None:
     fleet = start_fleet(2, RIPPLE_STORE_URL=s3_url)
-    job_id = fleet.submit()
-    fleet.wait_for_stage(job_id, "denoise")
-    proxy.delay_seconds = 0.5
-    assert fleet.wait_for_stage(job_id, "store")
-    # Some of the files are there, others not.
-    time.sleep(1)
-    fleet.at_work(job_id).kill(victim)
-    assert fleet.client.get(f"/jobs/{job_id}/video").json()["code"] == "video_not_ready"
-    proxy.delay_seconds = 0.0
+    with fleet.storing_slowly(proxy) as job_id:
+        fleet.at_work(job_id).kill(victim)
+        assert fleet.client.get(f"/jobs/{job_id}/video").json()["code"] == "video_not_ready"
     fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id, attempts=2)
 
 

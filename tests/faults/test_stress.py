@@ -121,15 +121,9 @@ def test_kill_in_store(
 ) -> None:
     fleet, seconds = start_fleet(3, RIPPLE_STORE_URL=s3_url), list[float]()
     for _ in range(REPEATS):
-        job_id = fleet.submit()
-        fleet.wait_for_stage(job_id, "denoise")
-        proxy.delay_seconds = 0.5
-        assert fleet.wait_for_stage(job_id, "store")
-        # Some of the files are there, others not.
-        time.sleep(1)
-        fault_at = time.time()
-        fleet.at_work(job_id).kill(victim)
-        proxy.delay_seconds = 0.0
+        with fleet.storing_slowly(proxy) as job_id:
+            fault_at = time.time()
+            fleet.at_work(job_id).kill(victim)
         restoring = restore(fleet)
         fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id, attempts=2)
         again = again_after_s(fleet, job_id, fault_at)
@@ -156,7 +150,7 @@ def test_kill_of_anything_at_any_time(fleet: Fleet, record: dict[str, dict[str, 
             fleet.check_one_result(job_id, attempts)
         restoring.join()
     assert started_twice > 0
-    record["kill -9 of anything at any time"] = {"stage": "any", "times": times, "one_result": times}
+    record["kill -9 of anything at any time"] = one_result_each("any", [], times)
 
 
 def restart_redis(fleet: Fleet, _: str) -> None:
@@ -206,14 +200,10 @@ def test_redis_in_store(
 ) -> None:
     fleet = start_fleet(1, RIPPLE_STORE_URL=s3_url)
     for _ in range(REPEATS):
-        job_id = fleet.submit()
-        fleet.wait_for_stage(job_id, "denoise")
-        proxy.delay_seconds = 0.5
-        assert fleet.wait_for_stage(job_id, "store")
-        restart_redis(fleet, job_id)
-        proxy.delay_seconds = 0.0
+        with fleet.storing_slowly(proxy) as job_id:
+            restart_redis(fleet, job_id)
         fleet.check_one_result_in_s3(s3_url, s3_endpoint, job_id)
-    record["Redis stopped in store"] = {"stage": "store", "times": REPEATS, "one_result": REPEATS}
+    record["Redis stopped in store"] = one_result_each("store", [])
 
 
 def test_hand_back(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
