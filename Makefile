@@ -11,7 +11,7 @@ JOBS ?= $(shell nproc || echo 2)
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt openapi bench clean
+.PHONY: help demo test check fmt openapi dashboards bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ openapi: $(VENV)/.dev ## write openapi/openapi.json and the client's models from
 	$(BIN)/python -m server.openapi
 	$(BIN)/python openapi/generate_client.py
 
+dashboards: $(VENV)/.dev ## write docker/grafana/dashboards from the code
+	PYTHONPATH=docker $(BIN)/python -m grafana.build
+
 bench: $(VENV)/.dev ## fidelity against savings on the built-in model
 	$(BIN)/ripple bench fidelity
 
@@ -53,5 +56,5 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -e ".[worker,s3,bench,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[worker,s3,otel,bench,dev]"
 	touch $@ $(VENV)/.demo

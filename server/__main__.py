@@ -1,17 +1,19 @@
 """`python -m server`: the API on the settings in the environment."""
 
-import logging
 import signal
 import sys
 import time
 
 import uvicorn
+from prometheus_client import start_http_server
 from pydantic import ValidationError
 from redis import Redis, RedisError
 
 from ripple_core.contract.errors import UnknownModel
 from ripple_core.contract.keys import ApiKeys
 from ripple_core.contract.model_config import load_model_configs
+from ripple_core.logs import configure_logging
+from ripple_core.tracing import configure_tracing
 from server.app import create_app
 from server.settings import ServerSettings
 
@@ -26,34 +28,47 @@ def main() -> int:
     try:
         settings = ServerSettings()
         load_model_configs(settings)
+        configure_logging(settings.log_level, settings.log_format)
+        _check_redis(settings)
+        configure_tracing("timeripple-server")
+        app = create_app(settings)
+        if settings.metrics_port is not None:
+            start_http_server(settings.metrics_port, settings.metrics_host, app.state.metrics_registry)
     except ValidationError as error:
         first = error.errors()[0]
         return _refuse(f"setting {first['loc'][0]}: {first['msg']}")
-    except UnknownModel as error:
+    except (UnknownModel, ValueError) as error:
         return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"RIPPLE_METRICS_PORT={settings.metrics_port} cannot be opened: {error.strerror or error}")
+    # uvicorn stops gracefully and then raises the signal again; by then there is nothing left to end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        # Ours, with the request's id and without query strings, in which signed links have their tokens.
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    return 0
+
+
+def _check_redis(settings: ServerSettings) -> None:
+    """Raise ValueError with what is wrong when the API must not start."""
     if settings.redis_url is None:
-        return _refuse("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
+        raise ValueError("REDIS_URL is not set; `ripple serve` sets it to the embedded Redis")
     try:
         # Only reads the URL.
         redis = Redis.from_url(
             settings.redis_url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_CONNECT_SECONDS
         )
     except ValueError as error:
-        return _refuse(f"REDIS_URL: {error}")
+        raise ValueError(f"REDIS_URL: {error}") from None
     if settings.needs_keys and (reason := _why_not_exposed(redis, settings)):
-        return _refuse(reason)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # uvicorn stops gracefully and then raises the signal again; by then there is nothing left to end.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level.lower(),
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-    return 0
+        raise ValueError(reason)
 
 
 def _why_not_exposed(redis: Redis, settings: ServerSettings) -> str | None:

@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CollectorRegistry
 from redis import Redis
 from redis import asyncio as async_redis
 from starlette.middleware.cors import CORSMiddleware
@@ -21,12 +19,14 @@ from ripple_core.contract.retention import ServingMarks
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.submission import Submissions
 from ripple_core.contract.videos import open_video_store
+from ripple_core.versions import versions
 from server.access import DOCS_FILES, AccessControl
 from server.errors import install_error_handlers
 from server.event_stream import HEARTBEAT_SECONDS
 from server.examples import answers
 from server.guard import BodyLimit
-from server.metrics import JobCollector, RequestMetrics
+from server.job_collector import JobCollector
+from server.metrics import RequestMetrics, process_registry
 from server.openapi_bodies import describe_webhooks, schemas
 from server.rate_limit import RateLimiter
 from server.routes import events, generate, jobs, links, models, openai_videos, ops
@@ -65,7 +65,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redis = connect(settings.redis_url, _REDIS_SECONDS)
         app.state.service = _service(redis, settings)
         app.state.rate_limiter = RateLimiter(redis)
-        registry.register(JobCollector(app.state.service))
+        registry.register(JobCollector(app.state.service, settings.data_dir))
         # Its reads wait for events, so they must not time out before the wait does.
         app.state.async_redis = async_redis.Redis.from_url(
             settings.redis_url, socket_timeout=2 * HEARTBEAT_SECONDS, max_connections=_MAX_STREAMS
@@ -88,12 +88,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redoc_url=None,
         static_url=DOCS_FILES,
         title="TimeRipple",
-        version=_version(),
+        version=versions()["timeripple"],
         description=_DESCRIPTION,
         lifespan=lifespan,
     )
     app.state.settings = settings
-    registry = app.state.metrics_registry = CollectorRegistry()
+    registry = app.state.metrics_registry = process_registry()
     # The last one added sees a request first. CORS comes before all that refuses, so that pages can read why.
     app.add_middleware(AccessControl, settings=settings)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
@@ -144,10 +144,3 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def _version() -> str:
-    try:
-        return version("timeripple")
-    except PackageNotFoundError:
-        return "0"

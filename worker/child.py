@@ -11,6 +11,7 @@ from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, O
 from ripple_core.contract.job import JobError, Progress
 from ripple_core.contract.metrics import JobMetrics, Retry
 from ripple_core.contract.model_config import load_model_configs
+from ripple_core.logs import configure_logging
 from worker.messages import (
     Answer,
     Ended,
@@ -37,7 +38,7 @@ def run_child(connection: Connection, settings: WorkerSettings) -> None:
     """Answer Generate messages until the parent closes the pipe."""
     die_with(os.getppid())
     leave_signals_to_parent()
-    logging.basicConfig(level=settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     try:
         _serve(connection, settings)
     except (EOFError, BrokenPipeError):
@@ -182,7 +183,11 @@ class _Run:
         if isinstance(result, RippleError):
             return _failed(result)
         latency = result.latency_s.model_copy(update={"load": result.latency_s.load + self.load_seconds})
-        return Finished(result.model_copy(update={"latency_s": latency, "retries": [*self.retries, *result.retries]}))
+        changes = {"latency_s": latency, "retries": [*self.retries, *result.retries]}
+        # First steps after loading take longer than others, and the dense ones are the first.
+        if self.load_seconds and result.quality is None:
+            changes["dense_denoise_estimate_s"] = None
+        return Finished(result.model_copy(update=changes))
 
 
 def _failed(error: Exception) -> Answer:

@@ -13,6 +13,7 @@ from ripple_core.contract.queue import JobQueue
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.videos import VideoStore
 from worker.engine import Engine
+from worker.metrics import WorkerMetrics
 from worker.reports import Reports
 from worker.settings import WorkerSettings
 from worker.shutdown import Shutdown
@@ -36,6 +37,7 @@ class WorkerContext:
         engine: the process that owns the device.
         status: what the worker is at.
         shutdown: whether it is about to end.
+        metrics: what it measures, for Prometheus.
     """
 
     settings: WorkerSettings
@@ -48,6 +50,7 @@ class WorkerContext:
     engine: Engine
     status: WorkerStatus
     shutdown: Shutdown
+    metrics: WorkerMetrics
 
     def until_redis_answers(self, call: Callable[[], _Result]) -> _Result:
         """Call again until Redis answers, however long that takes: what a job came to must not get lost.

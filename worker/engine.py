@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ripple_core.child_process import EXIT_DEVICE_BROKEN
 from ripple_core.contract.errors import Stalled, WorkerLost
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 
+LossReason = Literal["died", "stalled", "not_stopped", "abandoned"]
 Child = Callable[[Connection, WorkerSettings], None]
 
 
@@ -43,6 +44,7 @@ class Engine:
         settings: handed to the child.
         child: what the process runs.
         on_loaded: called with the ids of the models in its memory whenever they change.
+        on_lost: called with a word for why whenever the child ended that should not have.
         is_over: asked while waiting; once True the child is killed at once.
     """
 
@@ -51,11 +53,13 @@ class Engine:
         settings: WorkerSettings,
         child: Child = run_child,
         on_loaded: Callable[[tuple[str, ...]], None] = lambda _: None,
+        on_lost: Callable[[LossReason], None] = lambda _: None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._child = child
         self._on_loaded = on_loaded
+        self._on_lost = on_lost
         self._is_over = is_over
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
@@ -132,33 +136,34 @@ class Engine:
                     wait_seconds = 0.0
                 if self._is_over() or run.is_past_grace():
                     logger.warning("the child did not stop in time and is killed")
-                    self._kill()
+                    self._kill("not_stopped")
                     run.end_all(Stopped())
                     break
                 run.stop_where_wanted()
                 if (stalled := run.stalled()) is not None:
                     logger.warning("the child is killed: %s", stalled)
-                    self._kill()
+                    self._kill("stalled")
                     run.end_all(Failed(JobError(code=Stalled.code, message=stalled)))
                     break
         except (EOFError, OSError):
-            exit_code = self._kill()
+            exit_code = self._kill("died")
             if not (run.has_heard or is_last):
                 return False
             run.end_all(Failed(JobError(code=WorkerLost.code, message=_death_message(exit_code))))
         except BaseException:
             # The child is in the middle of a job nobody follows any more: its answers must not pass for the next one's.
-            self._kill()
+            self._kill("abandoned")
             raise
         return True
 
-    def _kill(self) -> int | None:
+    def _kill(self, why: LossReason) -> int | None:
         assert self._process is not None
         self._process.kill()
         self._process.join()
         exit_code = self._process.exitcode
         self.stop()
         self._on_loaded(())
+        self._on_lost(why)
         return exit_code
 
 

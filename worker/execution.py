@@ -131,6 +131,7 @@ class Execution:
                 context.videos.keep_only(record.id, record.attempt_id)
         except StorageUnavailable as error:
             logger.warning("files of other attempts at job %s stay until it is deleted: %s", record.id, error)
+        context.metrics.succeeded(record.request.model, metrics)
         context.until_redis_answers(
             lambda: context.estimator.remember(context.models[record.request.model].spec, record.request, metrics)
         )

@@ -27,6 +27,7 @@ from worker.child import run_child
 from worker.context import WorkerContext
 from worker.engine import Child, Engine
 from worker.keeper import Keeper
+from worker.metrics import WorkerMetrics
 from worker.order import QueueOrder
 from worker.reports import Reports
 from worker.settings import WorkerSettings
@@ -56,10 +57,13 @@ def run_worker(settings: WorkerSettings, child: Child = run_child) -> None:
         ValueError: when no Redis is configured.
         redis.RedisError: when it cannot be reached at start.
         UnknownModel, ModelsFileInvalid: when a model is not known.
+        OSError: when the port for metrics is taken.
     """
     if settings.redis_url is None:
         raise ValueError("REDIS_URL is not set; `ripple worker` sets it to the embedded Redis")
     context = _context(settings, settings.redis_url, child)
+    if settings.metrics_port is not None:
+        context.metrics.expose(settings.metrics_host, settings.metrics_port)
     context.shutdown.listen(context.status.drain)
     keeper = _keeper(context, settings.redis_url)
     keeper.start()
@@ -79,6 +83,9 @@ def _context(settings: WorkerSettings, redis_url: str, child: Child) -> WorkerCo
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     status = WorkerStatus(name, settings.device, list(models))
     shutdown = Shutdown(settings.drain_seconds)
+    metrics = WorkerMetrics(models)
+    engine = Engine(settings, child, status.set_loaded, metrics.engine_lost, shutdown.now.is_set)
+    metrics.watch_engine(lambda: engine.pid)
     return WorkerContext(
         settings=settings,
         models=models,
@@ -87,9 +94,10 @@ def _context(settings: WorkerSettings, redis_url: str, child: Child) -> WorkerCo
         queue=JobQueue(redis),
         videos=open_video_store(settings),
         estimator=Estimator(redis),
-        engine=Engine(settings, child, status.set_loaded, shutdown.now.is_set),
+        engine=engine,
         status=status,
         shutdown=shutdown,
+        metrics=metrics,
     )
 
 
@@ -106,7 +114,8 @@ def _keeper(context: WorkerContext, redis_url: str) -> Keeper:
 def _start_webhooks(context: WorkerContext, redis_url: str) -> None:
     redis, settings = connect(redis_url), context.settings
     link = signed_video_link(redis, settings.link_seconds)
-    start_deliverers(WebhookDeliverer(JobStore(redis), settings, link), context.shutdown.draining)
+    deliverer = WebhookDeliverer(JobStore(redis), settings, link, on_attempt=context.metrics.webhook_attempted)
+    start_deliverers(deliverer, context.shutdown.draining)
 
 
 def _prepare(context: WorkerContext) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from threading import Event, Thread
+from typing import Literal
 
 from redis import Redis, RedisError
 from standardwebhooks import Webhook as Signer
@@ -38,6 +39,8 @@ _POLL_SECONDS = 1.0
 _NUM_THREADS = 4
 _GONE = 410
 
+Attempted = Literal["delivered", "postponed", "given_up"]
+
 _EVENT_TYPES = {
     JobStatus.SUCCEEDED: "video.completed",
     JobStatus.FAILED: "video.failed",
@@ -54,6 +57,7 @@ class WebhookDeliverer:
         video_link: path at which a receiver gets a succeeded job's video.
         timeout_seconds: of one attempt.
         resolver: gives the addresses of a name.
+        on_attempt: told whether it delivered, will be repeated or was the last.
 
     Raises:
         ValueError: when the list of allowed addresses is malformed.
@@ -66,11 +70,13 @@ class WebhookDeliverer:
         video_link: Callable[[JobRecord], str],
         timeout_seconds: float = 10.0,
         resolver: Resolver = socket.getaddrinfo,
+        on_attempt: Callable[[Attempted], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._outbox = WebhookOutbox(store.redis)
         self._link_base = settings.link_base
         self._video_link = video_link
+        self._on_attempt = on_attempt
         self._poster = Poster(AllowList.of(settings.webhook_allow), timeout_seconds, resolver)
 
     def deliver_due(self, now: float) -> bool:
@@ -137,17 +143,20 @@ class WebhookDeliverer:
         if error is None:
             self._store.set_webhook(record.id, told)
             self._outbox.remove(record.id)
+            self._on_attempt("delivered")
             return
         logger.warning("job %s: attempt %d to tell its webhook failed: %s", record.id, len(deliveries), error)
         if status_code == _GONE or len(deliveries) > len(RETRY_SECONDS):
             self._store.set_webhook(record.id, told.model_copy(update={"state": "failed"}))
             self._outbox.remove(record.id)
+            self._on_attempt("given_up")
             return
         asked_for = outcome.retry_after_seconds if isinstance(outcome, Answer) else 0
         due = now + max(RETRY_SECONDS[len(deliveries) - 1], min(asked_for, DAY_SECONDS))
         pending = {"state": "pending", "next_attempt_at": datetime.fromtimestamp(due, UTC)}
         self._store.set_webhook(record.id, told.model_copy(update=pending))
         self._outbox.postpone(record.id, due)
+        self._on_attempt("postponed")
 
 
 def signed_video_link(redis: Redis, seconds: int) -> Callable[[JobRecord], str]:

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
+
+from ripple_core.contract.job import JobStatus
 
 _TIMEOUT_SECONDS = 60.0
 # Some connections of a keep-alive pool, as a handful of busy clients would hold.
@@ -194,6 +197,7 @@ async def _cancel_queued(client: httpx.AsyncClient) -> None:
 
 
 async def _num_finished(client: httpx.AsyncClient) -> int:
-    lines = (await client.get("/metrics")).raise_for_status().text.splitlines()
-    values = [line.rpartition(" ")[2] for line in lines if line.startswith("timeripple_jobs_succeeded_total ")]
-    return int(float(values[0])) if values else 0
+    text = (await client.get("/metrics")).raise_for_status().text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    ended = (sample for sample in samples if sample.name == "timeripple_jobs_ended_total")
+    return int(sum(sample.value for sample in ended if sample.labels["status"] == JobStatus.SUCCEEDED))

@@ -16,6 +16,7 @@ from ripple_core.cli.bench_gpu import step, tune
 from ripple_core.cli.bench_queue import queue as bench_queue
 from ripple_core.cli.bench_serve import serve as bench_serve
 from ripple_core.cli.calibrate import calibrate
+from ripple_core.cli.doctor import doctor
 from ripple_core.cli.errors import one_line_errors
 from ripple_core.cli.gc import gc
 from ripple_core.cli.keys import keys_app
@@ -36,6 +37,7 @@ bench_app.command()(tune)
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 app.command()(calibrate)
+app.command()(doctor)
 app.command()(gc)
 
 _DEMO_PROMPT = "a red circle moving left on a dark background"

@@ -86,8 +86,8 @@ def running_stack(
         }
         stack = Stack(f"http://{_browsable(host)}:{port}", {})
         try:
-            for name in ("server", "worker"):
-                stack.processes[name] = start_module(name, environment)
+            for index, name in enumerate(("server", "worker")):
+                stack.processes[name] = start_module(name, environment | metrics_port(index))
             yield stack
         finally:
             _stop(stack.processes)
@@ -96,6 +96,12 @@ def running_stack(
 def start_module(name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start `python -m name`, out of reach of the terminal's Ctrl-C: we stop it ourselves."""
     return subprocess.Popen([sys.executable, "-m", name], env=environment, start_new_session=True)
+
+
+def metrics_port(index: int) -> dict[str, str]:
+    """The setting for one of several processes of a machine: each has a port of its own, if any is wanted."""
+    first = SharedSettings().metrics_port
+    return {} if first is None else {"RIPPLE_METRICS_PORT": str(first + index)}
 
 
 @contextmanager

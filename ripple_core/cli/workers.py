@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ripple_core.cli.stack import redis_url, start_module
+from ripple_core.cli.stack import metrics_port, redis_url, start_module
 
 ALL_DEVICES = "all"
 _POLL_SECONDS = 0.1
@@ -37,8 +37,10 @@ def run_workers(data_dir: Path, settings: dict[str, str], devices: Sequence[str]
     with redis_url(data_dir) as url:
         environment = os.environ | settings | {"REDIS_URL": url, "RIPPLE_DATA_DIR": str(data_dir)}
         workers = {
-            f"worker {index} on {device}": start_module("worker", environment | {"RIPPLE_DEVICE": device})
-            for index, device in enumerate(_named(devices), start=1)
+            f"worker {index + 1} on {device}": start_module(
+                "worker", environment | {"RIPPLE_DEVICE": device} | metrics_port(index)
+            )
+            for index, device in enumerate(_named(devices))
         }
         _wait(workers, asked)
     codes = [worker.returncode for worker in workers.values() if worker.returncode]

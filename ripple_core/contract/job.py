@@ -114,6 +114,9 @@ class JobRecord(BaseModel):
     # How the attempt before ended, when that was not by success.
     last_failure: JobError | None = None
     cancel_requested: bool = False
+    # The HTTP request that submitted it, and the trace that this is a part of.
+    request_id: str | None = None
+    traceparent: str | None = None
 
     @property
     def attempt_id(self) -> str | None:

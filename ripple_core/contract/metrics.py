@@ -32,6 +32,7 @@ class StepCount(AttentionCount):
 
     step: int = Field(description="Counted from 0.")
     dense: bool = Field(description="True when the schedule left this step without reuse.")
+    seconds: float | None = Field(None, description="Wall-clock time of the whole step; a batch has it together.")
 
 
 class LayerCount(AttentionCount):
@@ -120,17 +121,12 @@ class JobMetrics(BaseModel):
     attention: AttentionMetrics = Field(description="What reuse saved.")
     device: DeviceMetrics = Field(description="Where it ran.")
     output: OutputMetrics = Field(description="What came out.")
+    dense_denoise_estimate_s: float | None = Field(
+        None,
+        description="What denoising would have taken without reuse: measured on the dense twin, where there is one, "
+        "else the median of the job's own dense steps times the number of steps. Null where nothing says so: no step "
+        "was dense, or the model ran for the first time after loading, when a step takes longer.",
+    )
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
     retries: list[Retry] = Field([], description="Second tries within the attempt that succeeded.")
-
-    @property
-    def totals(self) -> dict[str, float]:
-        """What a job adds to the counters over all jobs."""
-        return {
-            "jobs_succeeded": 1,
-            "attention_dense_flops": self.attention.dense_flops,
-            "attention_executed_flops": self.attention.executed_flops,
-            "denoise_seconds": self.latency_s.denoise,
-            "video_seconds": self.output.duration_s,
-        }

@@ -12,7 +12,7 @@ local function milliseconds(estimate) return math.floor((tonumber(estimate) or 0
 """
 
 # KEYS: job, events. ARGV: prefix, id, allowed statuses, new status, owning execution or "", event, time if the status
-# is terminal or "", what the attempts change by, JSON list of names and amounts to add to the totals, fields...
+# is terminal or "", what the attempts change by, JSON list of names and amounts to add to the counters, fields...
 TRANSITION = (
     _SCOPES
     + """
@@ -28,8 +28,13 @@ end
 if ARGV[5] ~= '' and job[3] ~= ARGV[5] then return 'lost' end
 redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 10))
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[8])
-local totals = cjson.decode(ARGV[9])
-for at = 1, #totals, 2 do redis.call('HINCRBYFLOAT', prefix .. 'totals', totals[at], totals[at + 1]) end
+local counts = cjson.decode(ARGV[9])
+if #counts > 0 then
+  local model = cjson.decode(redis.call('HGET', KEYS[1], 'request')).model
+  for at = 1, #counts, 2 do
+    redis.call('HINCRBYFLOAT', prefix .. 'counters', model .. '\t' .. counts[at], counts[at + 1])
+  end
+end
 for _, scope in ipairs(scopes(job[2])) do
   redis.call('ZREM', prefix .. scope .. 'jobs:' .. status, id)
   redis.call('ZADD', prefix .. scope .. 'jobs:' .. new, 0, id)

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ripple_core.contract.addresses import AllowList
+from ripple_core.logs import LogFormat
 
 DAY_SECONDS = 24 * 3600
 
@@ -15,7 +16,9 @@ DAY_SECONDS = 24 * 3600
 class SharedSettings(BaseSettings):
     """Environment variables `RIPPLE_*`, and `REDIS_URL`."""
 
-    model_config = SettingsConfigDict(env_prefix="RIPPLE_", env_file=None, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RIPPLE_", env_file=None, env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     redis_url: str | None = Field(
         None,
@@ -45,6 +48,15 @@ class SharedSettings(BaseSettings):
         None, pattern="^https?://[^/]", description="Where clients reach the API, for links in webhooks."
     )
     link_seconds: int = Field(DAY_SECONDS, ge=60, description="How long signed video links hold.")
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port at which this process's metrics can be scraped without a key; none by default. Where one "
+        "command starts several processes, the next ones take the ports that follow.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that port is opened on.")
+    log_format: LogFormat = Field("console", description="console for people, json for programs.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged.")
 
     @field_validator("store_url")

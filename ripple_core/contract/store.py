@@ -22,7 +22,7 @@ Keys, all under `ripple:`:
     expired:{id}                  what is left of a job whose record was kept for its time
     idempotency:{digest}          hash: fingerprint and job of an Idempotency-Key
     history:{model}               list: what finished jobs took
-    totals                        hash: counters over all jobs ever
+    counters                      hash: over all jobs ever, by model
     workers                       sorted set: names of workers by when they count as dead
     worker_info                   hash: what each of them tells of itself
     upkeep                        name of the worker that does it, for a while
@@ -36,7 +36,8 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 
-from ripple_core.contract import scripts
+from ripple_core.contract import counters, scripts
+from ripple_core.contract.counters import Count
 from ripple_core.contract.errors import JobExpired, JobNotFound
 from ripple_core.contract.job import TRANSITIONS, JobError, JobRecord, JobStatus, Progress, QueuePlace, Webhook, utc_now
 from ripple_core.contract.metrics import JobMetrics
@@ -162,20 +163,21 @@ class JobStore:
         """running -> succeeded; the metrics go into the counters that outlive every worker too."""
         progress = Progress(stage="done", step=total_steps, total_steps=total_steps, fraction=1.0, eta_s=0.0)
         fields = {"metrics": metrics.model_dump_json(), "progress": progress.model_dump_json()}
-        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.SUCCEEDED, fields, owner, totals=metrics.totals)
+        counts = counters.measured(metrics)
+        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.SUCCEEDED, fields, owner, counts=counts)
 
     def fail(self, job_id: str, owner: str, error: JobError) -> bool:
         """running -> failed."""
-        fields, totals = {"error": error.model_dump_json()}, {"jobs_failed": 1}
-        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.FAILED, fields, owner, error, totals)
+        fields = {"error": error.model_dump_json()}
+        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.FAILED, fields, owner, error)
 
     def finish_cancel(self, job_id: str, owner: str) -> bool:
         """running -> cancelled, by the worker that stopped."""
-        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.CANCELLED, {}, owner, totals={"jobs_cancelled": 1})
+        return self._finish(job_id, (JobStatus.RUNNING,), JobStatus.CANCELLED, {}, owner)
 
     def request_cancel(self, job_id: str) -> JobRecord:
         """Cancel a queued job at once and ask a running one to stop; a finished one stays as it is."""
-        if not self._finish(job_id, (JobStatus.QUEUED,), JobStatus.CANCELLED, {}, totals={"jobs_cancelled": 1}):
+        if not self._finish(job_id, (JobStatus.QUEUED,), JobStatus.CANCELLED, {}):
             self._set_field_script(keys=[_job_key(job_id)], args=["cancel_requested", "1"])
         return self.get(job_id)
 
@@ -192,8 +194,8 @@ class JobStore:
         if failure is None:
             return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner, attempts=-1)
         fields["last_failure"] = failure.model_dump_json()
-        totals = {"jobs_retried": 1}
-        return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner, totals=totals)
+        counts = [Count("attempts_failed", labels={"error_code": failure.code})]
+        return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner, counts=counts)
 
     def delete(self, job_id: str) -> bool:
         """Forget an ended job altogether; False when it has not ended."""
@@ -248,9 +250,9 @@ class JobStore:
         """True when the job's stream goes on after this event."""
         return bool(self.redis.xrange(events_key(job_id), min=f"({event_id}", count=1))
 
-    def totals(self) -> dict[str, float]:
-        """All counters since the store was made."""
-        return {name.decode(): float(value) for name, value in self.redis.hgetall(f"{PREFIX}totals").items()}
+    def counters(self) -> list[Count]:
+        """All counters since the store was made, by model."""
+        return [counters.decode(name, value) for name, value in self.redis.hgetall(f"{PREFIX}counters").items()]
 
     def beat(self, info: WorkerInfo, lifetime: timedelta) -> None:
         """Tell that a worker lives, and what it is at."""
@@ -285,10 +287,11 @@ class JobStore:
         fields: Mapping[str, str],
         owner: str = "",
         error: JobError | None = None,
-        totals: Mapping[str, float] | None = None,
+        counts: Iterable[Count] = (),
     ) -> bool:
         stamped = {"finished_at": utc_now().isoformat(), **fields}
-        return self._transition(job_id, allowed, status, stamped, owner, error, totals=totals)
+        counts = [counters.ended(status, error.code if error else ""), *counts]
+        return self._transition(job_id, allowed, status, stamped, owner, error, counts=counts)
 
     def _transition(
         self,
@@ -299,15 +302,14 @@ class JobStore:
         owner: str = "",
         error: JobError | None = None,
         attempts: int = 0,
-        totals: Mapping[str, float] | None = None,
+        counts: Iterable[Count] = (),
     ) -> bool:
         assert all(status in TRANSITIONS[before] for before in allowed)
         flat = [part for item in fields.items() for part in item]
         ended_at = utc_now().timestamp() if status.is_terminal else ""
         event = _state_event(status, error)
-        # As texts: a Lua number printed would lose digits.
-        added = json.dumps([text for name, amount in (totals or {}).items() for text in (name, str(amount))])
-        arguments = [PREFIX, job_id, f",{','.join(allowed)},", status, owner, event, ended_at, attempts, added, *flat]
+        allowed_list, added = f",{','.join(allowed)},", counters.encode(counts)
+        arguments = [PREFIX, job_id, allowed_list, status, owner, event, ended_at, attempts, added, *flat]
         outcome = self._transition_script(keys=[_job_key(job_id), events_key(job_id)], args=arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)

@@ -1,6 +1,8 @@
 """What was measured, in the words of the API."""
 
 import hashlib
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +16,10 @@ from ripple_core.contract.metrics import (
     LayerCount,
     ModeThatRan,
     OutputMetrics,
+    QualityMetrics,
     StepCount,
 )
+from ripple_core.generate.run import GeneratedFrames
 
 
 def output_metrics(path: Path, frames: np.ndarray, fps: int) -> OutputMetrics:
@@ -34,7 +38,20 @@ def output_metrics(path: Path, frames: np.ndarray, fps: int) -> OutputMetrics:
     )
 
 
-def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:
+def dense_denoise_estimate_s(
+    video: GeneratedFrames, quality: QualityMetrics | None, has_step_cache: bool
+) -> float | None:
+    """What denoising would have taken without reuse: the twin's time, or that of steps like the video's dense ones.
+
+    A step cache leaves out work in some steps and not in others, so that no step stands for all.
+    """
+    if quality is not None:
+        return quality.dense_denoise_s
+    dense = [video.step_seconds[step] for step in video.report.dense_steps]
+    return statistics.median(dense) * len(video.step_seconds) if dense and not has_step_cache else None
+
+
+def attention_metrics(report: SavingsReport, calibrated: bool, step_seconds: Sequence[float] = ()) -> AttentionMetrics:
     """The counter's report in the words of the API; calibrated tells whether the model has a profile."""
     dense = set(report.dense_steps)
     return AttentionMetrics(
@@ -53,6 +70,7 @@ def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetri
             StepCount(
                 step=step,
                 dense=step in dense,
+                seconds=step_seconds[step] if step_seconds else None,
                 dense_flops=count.dense_flops,
                 executed_flops=count.executed_flops,
                 savings=count.savings,

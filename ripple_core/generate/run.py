@@ -40,10 +40,20 @@ class AppliedAttention(Protocol):
 
 @dataclass(frozen=True)
 class GeneratedFrames:
-    """frames: uint8 ``[num_frames, height, width, 3]``; latency: the stages that ran here; retries: within them."""
+    """A video before it is a file.
+
+    Attributes:
+        frames: uint8 ``[num_frames, height, width, 3]``.
+        latency: of the stages that ran here.
+        step_seconds: of each denoising step.
+        report: what reuse saved.
+        peak_memory_bytes: while it ran.
+        retries: within these stages.
+    """
 
     frames: np.ndarray
     latency: LatencySeconds
+    step_seconds: tuple[float, ...]
     report: SavingsReport
     peak_memory_bytes: int
     retries: tuple[Retry, ...] = ()
@@ -87,7 +97,7 @@ def generate_frames(
         OutOfMemory: with what would fit.
     """
     handle = apply(model.pipe.transformer) if apply else model.apply(_config(model, request))
-    watch = Watch(model.pipe, [FramesJob(request, on_progress, should_stop)])
+    watch = Watch(model.pipe, [FramesJob(request, on_progress, should_stop)], model.device)
     [ended] = _generate(model, watch, handle, lambda _: handle.report(), first_frame, retry_tiling)
     if isinstance(ended, RippleError):
         raise ended
@@ -115,7 +125,7 @@ def generate_batch(
         OutOfMemory: when they do not fit together.
     """
     handle = apply_timeripple(model.pipe, _config(model, jobs[0].request))
-    watch, vae = Watch(model.pipe, jobs, handle.keep_places), model.pipe.vae
+    watch, vae = Watch(model.pipe, jobs, model.device, handle.keep_places), model.pipe.vae
     sliced_before, vae.use_slicing = vae.use_slicing, True
     try:
         return _generate(model, watch, handle, handle.report, retry_tiling=retry_tiling)
@@ -163,7 +173,8 @@ def _generate(
             return GenerationCancelled("The job was cancelled.")
         if number in watch.problems:
             return InvalidFrames(watch.problems[number], report_of(number))
-        return GeneratedFrames(frames[number], watch.latency, report_of(number), peak, tuple(retries))
+        steps = tuple(watch.clock.seconds())
+        return GeneratedFrames(frames[number], watch.latency, steps, report_of(number), peak, tuple(retries))
 
     return [ended(number) for number in range(len(watch.jobs))]
 

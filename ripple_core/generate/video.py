@@ -15,7 +15,7 @@ from ripple_core.contract.request import ResolvedRequest
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
 from ripple_core.generate.encode import write_video
 from ripple_core.generate.first_frame import read_first_frame
-from ripple_core.generate.job_metrics import attention_metrics, output_metrics
+from ripple_core.generate.job_metrics import attention_metrics, dense_denoise_estimate_s, output_metrics
 from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named
 from ripple_core.generate.previews import write_spritesheet, write_thumbnail
@@ -159,13 +159,16 @@ class VideoRun:
         stages = rendered.seconds | {"mp4_encode": ended - encode_began, "total": ended - self.began}
         return JobMetrics(
             latency_s=video.latency.model_copy(update=stages),
-            attention=attention_metrics(video.report, calibrated=self.model.profile is not None),
+            attention=attention_metrics(video.report, self.model.profile is not None, video.step_seconds),
             device=DeviceMetrics(
                 name=self.model.device_name,
                 dtype=str(self.model.dtype).removeprefix("torch."),
                 peak_memory_bytes=video.peak_memory_bytes,
             ),
             output=output_metrics(path, video.frames, self.request.fps),
+            dense_denoise_estimate_s=dense_denoise_estimate_s(
+                video, rendered.quality, self.model.pipe.transformer.is_cache_enabled
+            ),
             quality=rendered.quality,
             batch_size=batch_size,
             retries=list(video.retries),

@@ -12,6 +12,7 @@ from ripple_core.contract.job import Progress, Stage
 from ripple_core.contract.metrics import LatencySeconds
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.check import problem_with_latents
+from ripple_core.generate.step_clock import StepClock
 
 # Share of the job's time before and after the denoising loop, for the progress bar only.
 _BEFORE_DENOISE, _AFTER_DENOISE = 0.02, 0.05
@@ -50,20 +51,25 @@ class Watch:
         items: the jobs that the batch still holds, in its order.
         stopped: jobs whose should_stop said so.
         problems: what is wrong with a job's latents or frames.
+        device: that the steps run on.
         latency: of the stages that are over.
+        clock: of the denoising steps.
     """
 
     pipe: Any
     jobs: Sequence[FramesJob]
+    device: torch.device
     on_drop: Callable[[list[int]], None] = lambda _: None
     items: list[int] = field(init=False)
     stopped: set[int] = field(default_factory=set)
     problems: dict[int, str] = field(default_factory=dict)
     latency: LatencySeconds = field(default_factory=LatencySeconds)
+    clock: StepClock = field(init=False)
     _stage_began: float = 0.0
 
     def __post_init__(self) -> None:
         self.items = list(range(len(self.jobs)))
+        self.clock = StepClock(self.device)
 
     def begin(self) -> None:
         """The text comes first."""
@@ -78,9 +84,11 @@ class Watch:
         self._leave_if_nothing_is_left()
         if len(self.items) < len(self.jobs):
             self.on_drop(self.items)
+        self.clock.mark()
 
     def after_step(self, _pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """diffusers' callback_on_step_end, given latents and prompt embeddings of the batch."""
+        self.clock.mark()
         total, step, latents = self.jobs[0].request.num_inference_steps, index + 1, tensors["latents"]
         if step == total and latents.is_cuda:
             torch.cuda.synchronize(latents.device)

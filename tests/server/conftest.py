@@ -1,7 +1,6 @@
 """The API as it is deployed: a process of its own, a real Redis, the built-in model's folder."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
 from redis import Redis
 from samples import METRICS
 
@@ -53,9 +53,7 @@ class Api:
 
 @contextmanager
 def running_api(redis_url: str, data_dir: Path, more_settings: dict[str, str] | None = None) -> Iterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {"REDIS_URL": redis_url, "RIPPLE_DATA_DIR": str(data_dir), "RIPPLE_PORT": str(port)}
     settings |= more_settings or {}
     process = subprocess.Popen([sys.executable, "-m", "server"], env=os.environ | settings)

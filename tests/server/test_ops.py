@@ -36,27 +36,6 @@ def test_the_model_says_what_it_can_take(api: Any) -> None:
     assert "source" not in model
 
 
-def test_metrics_count_jobs_requests_and_totals(api: Any) -> None:
-    api.submit()
-    api.store.redis.hset("ripple:totals", mapping={"attention_dense_flops": 4e9, "attention_executed_flops": 3e9})
-    lines = api.client.get("/metrics").text.splitlines()
-    assert 'timeripple_jobs{status="queued"} 1.0' in lines
-    assert "timeripple_attention_dense_flops_total 4e+09" in lines
-    assert "timeripple_attention_executed_flops_total 3e+09" in lines
-    assert "timeripple_redis_up 1.0" in lines
-    assert "timeripple_queue_length 1.0" in lines
-    assert any(line.startswith('timeripple_http_requests_total{method="POST",route="/generate"') for line in lines)
-
-
-def test_no_metric_is_labelled_with_a_job(api: Any) -> None:
-    job_id = api.submit()
-    api.client.get(f"/jobs/{job_id}")
-    api.client.request("MADEUP", f"/jobs/{job_id}")
-    text = api.client.get("/metrics").text
-    assert job_id not in text
-    assert "MADEUP" not in text
-
-
 def test_without_redis_every_route_says_so_and_none_breaks(own_redis: Any, start_api: Any, tmp_path: Path) -> None:
     with start_api(own_redis.url, tmp_path) as api:
         job_id = api.submit()

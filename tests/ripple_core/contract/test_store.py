@@ -159,7 +159,7 @@ def test_deleting_forgets_everything(store: JobStore) -> None:
     job_id, owner = claimed(store)
     store.fail(job_id, owner, ERROR)
     store.delete(job_id)
-    assert store.redis.keys("*") == [b"ripple:totals"]
+    assert store.redis.keys("*") == [b"ripple:counters"]
 
 
 def test_a_heartbeat_lives_for_its_time(store: JobStore) -> None:
