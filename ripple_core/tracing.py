@@ -21,7 +21,7 @@ def configure_tracing(service: str) -> None:
     The other variables of the OpenTelemetry specification hold too, such as OTEL_RESOURCE_ATTRIBUTES.
 
     Args:
-        service: `service.name` of the spans.
+        service: `service.name` of the spans, unless OTEL_SERVICE_NAME has another.
 
     Raises:
         ValueError: when an endpoint is set and the SDK is not installed.
@@ -31,11 +31,11 @@ def configure_tracing(service: str) -> None:
     if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
         raise ValueError(f"{ENDPOINT} needs the package's extra `otel`: pip install 'timeripple[otel]'")
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    os.environ.setdefault("OTEL_SERVICE_NAME", service)
+    provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
 

@@ -29,6 +29,7 @@ from server.job_collector import JobCollector
 from server.metrics import RequestMetrics, process_registry
 from server.openapi_bodies import describe_webhooks, schemas
 from server.rate_limit import RateLimiter
+from server.request_context import REQUEST_ID_HEADER, RequestContext, is_quiet
 from server.routes import events, generate, jobs, links, models, openai_videos, ops
 from server.service import JobService
 from server.settings import ServerSettings
@@ -37,8 +38,14 @@ _DESCRIPTION = "Text-to-video generation with TimeRipple attention reuse; every 
 
 _CORS: dict[str, Any] = {
     "allow_methods": ["GET", "HEAD", "POST", "DELETE"],
-    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "Range"],
-    "expose_headers": ["Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Content-Range", "ETag"],
+    "allow_headers": [
+        *("Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "Range"),
+        *(REQUEST_ID_HEADER, "traceparent"),
+    ],
+    "expose_headers": [
+        *("Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Content-Range", "ETag"),
+        REQUEST_ID_HEADER,
+    ],
 }
 
 # Each open event stream holds a connection to Redis; redis-py's own limit is 100.
@@ -91,6 +98,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         version=versions()["timeripple"],
         description=_DESCRIPTION,
         lifespan=lifespan,
+        # Its spans are one for each request, where a tracer is configured; its logs would have what was sent.
+        telemetry={"operation_spans": False, "logs": False, "metrics": False, "exclude": is_quiet},
     )
     app.state.settings = settings
     registry = app.state.metrics_registry = process_registry()
@@ -100,6 +109,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
     app.add_middleware(RequestMetrics, registry=registry)
+    app.add_middleware(RequestContext)
     install_error_handlers(app)
     for module in (generate, jobs, events, links, models, openai_videos, ops):
         app.include_router(module.router)
@@ -120,6 +130,7 @@ def _service(redis: Redis, settings: ServerSettings) -> JobService:
         models=tuple(load_model_configs(settings)),
         lora_dir=settings.lora_dir,
         webhook_allow=settings.webhook_allow,
+        log_prompts=settings.log_prompts,
     )
 
 

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from ripple_core.contract import errors
 from server.body import MalformedBody, UnsupportedMediaType
 from server.openai_schemas import OpenAIError, OpenAIErrorDetails
+from server.request_context import REQUEST_ID_HEADER
 from server.schemas import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
@@ -183,9 +184,11 @@ def on_redis_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # Further out than all middleware, so the id has to be said again.
+    request_id = request.state.request_id
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"request_id": request_id})
     # uvicorn drops the connection after an error it is told of; clients must not reuse it.
-    headers = {"Connection": "close"}
+    headers = {"Connection": "close", REQUEST_ID_HEADER: request_id}
     return problem(
         request, 500, "internal_error", "Something went wrong on the server; its log says what.", headers=headers
     )

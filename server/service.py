@@ -1,10 +1,13 @@
 """What the API does, without HTTP."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from structlog.contextvars import get_contextvars
 
 from ripple_core.contract.errors import (
     JobNotFound,
@@ -28,8 +31,11 @@ from ripple_core.contract.validate import resolve
 from ripple_core.contract.videos import VideoStore
 from ripple_core.contract.webhooks import check_webhook_url
 from ripple_core.contract.workers import WorkerInfo
+from ripple_core.tracing import traceparent
 from server.access import Caller
 from server.images import as_png, read_data_url
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class JobService:
     models: tuple[ModelConfig, ...]
     lora_dir: Path | None = None
     webhook_allow: tuple[str, ...] = ()
+    log_prompts: bool = False
 
     def submit(self, order: Order) -> JobRecord:
         """Check, store and queue a request; records and queue messages appear together or not at all.
@@ -96,6 +103,9 @@ class JobService:
         if job_id != records[0].id:
             self._drop_images(records, image)
             return self.store.get(job_id)
+        for record in records:
+            prompt = {"prompt": record.request.prompt} if self.log_prompts else {}
+            logger.info("job accepted", extra={"job_id": record.id, "model": record.request.model} | prompt)
         return records[0]
 
     def estimate(self, request: GenerateRequest, image: bytes | None) -> tuple[ResolvedRequest, Estimate | None]:
@@ -249,6 +259,8 @@ class JobService:
                 remixed_from=order.remixed_from.id if order.remixed_from else None,
                 estimated_s=estimate.seconds if estimate else None,
                 webhook=Webhook(url=request.webhook.url) if request.webhook else None,
+                request_id=get_contextvars().get("request_id"),
+                traceparent=traceparent(),
             )
             for index, job_id in enumerate(ids)
         ]

@@ -6,12 +6,14 @@ import time
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
+from structlog.contextvars import bound_contextvars
+
 from ripple_core.child_process import EXIT_DEVICE_BROKEN, die_with, in_a_line, leave_signals_to_parent
 from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, OutOfMemory, RippleError
 from ripple_core.contract.job import JobError, Progress
 from ripple_core.contract.metrics import JobMetrics, Retry
 from ripple_core.contract.model_config import load_model_configs
-from ripple_core.logs import configure_logging
+from ripple_core.logs import configure_logging, configure_pipeline_logging
 from worker.messages import (
     Answer,
     Ended,
@@ -64,6 +66,7 @@ class _Generator:
         # Seconds to import, and CUDA begins here: not in the parent, which imports this module.
         from ripple_core.generate.model_cache import ModelCache
 
+        configure_pipeline_logging()
         self._connection = connection
         self._settings = settings
         self._configs = {config.spec.id: config for config in load_model_configs(settings)}
@@ -92,13 +95,14 @@ class _Generator:
     def generate(self, task: Generate) -> None:
         """Run the videos; whatever goes wrong becomes an answer."""
         run = _Run(self._connection, task)
-        try:
-            self._generate(run)
-        # Border of the process: the parent gets an answer whatever happens.
-        except Exception as error:  # noqa: BLE001
-            _end_if_device_is_broken(error)
-            for video in run.left:
-                run.end(video, _failed(error))
+        with bound_contextvars(**_names(task.videos)):
+            try:
+                self._generate(run)
+            # Border of the process: the parent gets an answer whatever happens.
+            except Exception as error:  # noqa: BLE001
+                _end_if_device_is_broken(error)
+                for video in run.left:
+                    run.end(video, _failed(error))
 
     def _generate(self, run: "_Run") -> None:
         model_id = run.videos[0].request.model
@@ -188,6 +192,12 @@ class _Run:
         if self.load_seconds and result.quality is None:
             changes["dense_denoise_estimate_s"] = None
         return Finished(result.model_copy(update=changes))
+
+
+def _names(videos: tuple[Video, ...]) -> dict[str, str]:
+    """What every line of the log has while these run; a batch has all its jobs."""
+    names = {"job_id": [video.job_id for video in videos], "request_id": [video.request_id for video in videos]}
+    return {name: " ".join(id_ for id_ in ids if id_) for name, ids in names.items()}
 
 
 def _failed(error: Exception) -> Answer:

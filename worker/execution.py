@@ -2,9 +2,10 @@
 
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import tenacity
+from structlog.contextvars import bound_contextvars
 
 from ripple_core.contract.errors import JobNotFound, StorageFull, StorageUnavailable, WorkerLost
 from ripple_core.contract.give_back import give_back
@@ -13,6 +14,7 @@ from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.videos import StagedVideo
 from worker.context import WorkerContext
 from worker.messages import Answer, Failed, Finished, Stopped, Video
+from worker.spans import ExecutionSpans
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +43,20 @@ class Execution:
         self._staged: StagedVideo | None = None
         self._eta_s: float | None = record.estimated_s
         self._lost = False
+        self._spans = ExecutionSpans(record)
         # The claim has just told.
         self._asked_at = time.monotonic()
 
     def __enter__(self) -> "Execution":
-        logger.info("job %s started (attempt %d)", self.record.id, self.record.attempts)
+        with self._named():
+            logger.info("job started", extra={"attempt": self.record.attempts, "model": self.record.request.model})
         self._context.status.executions[self.owner] = self.record.id
         return self
 
     def __exit__(self, *_: object) -> None:
         self._folder.close()
         self._context.status.executions.pop(self.owner, None)
+        self._spans.end()
 
     def prepare(self) -> Video | None:
         """What the engine is to generate; None when the job has ended already, since the video store is away."""
@@ -63,10 +68,11 @@ class Execution:
         except StorageUnavailable as error:
             self.on_end(Failed(JobError(code=error.code, message=str(error))))
             return None
-        return Video(self.owner, record.request, self._staged.folder, image)
+        return Video(self.owner, record.request, self._staged.folder, image, record.id, record.request_id)
 
     def on_progress(self, progress: Progress) -> None:
         """Tell the job's followers."""
+        self._spans.enter(progress.stage)
         self._eta_s = progress.eta_s if progress.eta_s is not None else self._eta_s
         self._lost |= not self._context.reports.set_progress(self.record.id, self.owner, progress)
 
@@ -81,24 +87,34 @@ class Execution:
 
     def on_end(self, answer: Answer) -> None:
         """Bring the job to its end, or back to the queue; waits for Redis if that is away."""
-        try:
-            if isinstance(answer, Finished):
-                answer = self._store(answer)
-            if isinstance(answer, Finished):
-                self._succeed(answer.metrics)
-            elif isinstance(answer, Failed):
-                self._fail(answer.error)
-            else:
-                # Cancelled, or taken off this worker because it ends; a job that was lost belongs to others.
-                self._give_back(None)
-        except JobNotFound:
-            logger.info("job %s was deleted while it ran", self.record.id)
+        with self._named():
+            try:
+                self._end(answer)
+            except JobNotFound:
+                logger.info("the job was deleted while it ran")
+
+    def _end(self, answer: Answer) -> None:
+        if isinstance(answer, Finished):
+            answer = self._store(answer)
+        if isinstance(answer, Finished):
+            self._succeed(answer.metrics)
+        elif isinstance(answer, Failed):
+            self._spans.failed(answer.error.code)
+            self._fail(answer.error)
+        else:
+            # Cancelled, or taken off this worker because it ends; a job that was lost belongs to others.
+            self._give_back(None)
+
+    def _named(self) -> AbstractContextManager[object]:
+        """What is logged meanwhile has the job's id, and that of the request that it came with."""
+        return bound_contextvars(job_id=self.record.id, request_id=self.record.request_id)
 
     def _store(self, answer: Finished) -> Answer:
         """Publish the files unless the job is no longer ours."""
         began, steps = time.monotonic(), self.record.request.num_inference_steps
         storing = Progress(stage="store", step=steps, total_steps=steps, fraction=_FRACTION_GENERATED)
         store, job_id = self._context.store, self.record.id
+        self._spans.enter("store")
         if not self._context.until_redis_answers(lambda: store.set_progress(job_id, self.owner, storing)):
             return Stopped()
         assert self._staged is not None
@@ -122,7 +138,7 @@ class Execution:
         done = context.until_redis_answers(lambda: context.store.succeed(record.id, self.owner, metrics, steps))
         try:
             if not done:
-                logger.warning("job %s was given to another execution; the files of this one go", record.id)
+                logger.warning("the job was given to another execution; the files of this one go")
                 assert self._staged is not None
                 self._staged.withdraw()
                 return
@@ -130,12 +146,14 @@ class Execution:
                 assert record.attempt_id is not None
                 context.videos.keep_only(record.id, record.attempt_id)
         except StorageUnavailable as error:
-            logger.warning("files of other attempts at job %s stay until it is deleted: %s", record.id, error)
+            logger.warning("files of other attempts stay until the job is deleted: %s", error)
+        self._spans.succeeded(metrics)
         context.metrics.succeeded(record.request.model, metrics)
         context.until_redis_answers(
             lambda: context.estimator.remember(context.models[record.request.model].spec, record.request, metrics)
         )
-        logger.info("job %s succeeded", record.id)
+        about = {"seconds": round(metrics.latency_s.total, 3), "savings": round(metrics.attention.savings, 4)}
+        logger.info("job succeeded", extra=about)
 
     def _fail(self, error: JobError) -> None:
         if error.code == WorkerLost.code:
@@ -143,7 +161,7 @@ class Execution:
             return
         record, store = self.record, self._context.store
         self._context.until_redis_answers(lambda: store.fail(record.id, self.owner, error))
-        logger.info("job %s failed: %s", record.id, error.code)
+        logger.info("job failed", extra={"error_code": error.code})
 
     def _give_back(self, failure: JobError | None) -> None:
         context, most = self._context, self._context.settings.max_attempts
@@ -151,7 +169,7 @@ class Execution:
             lambda: give_back(context.store, context.queue, self.record, failure, most)
         )
         level, why = (logging.INFO, "in good order") if failure is None else (logging.WARNING, failure.message)
-        logger.log(level, "job %s is given back (%s) and now %s", self.record.id, why, outcome or "another's")
+        logger.log(level, "the job is given back (%s) and now %s", why, outcome or "another's")
 
     def _with_times(self, metrics: JobMetrics, store_seconds: float) -> JobMetrics:
         started = self.record.started_at

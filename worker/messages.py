@@ -18,12 +18,16 @@ class Video:
         request: all of one model.
         folder: where to write the files.
         image: what it begins from, for image-to-video models.
+        job_id: for the log.
+        request_id: the same.
     """
 
     execution: str
     request: ResolvedRequest
     folder: Path
     image: Path | None = None
+    job_id: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@
 metrics of a video whose files are empty. Everything else is what `python -m worker` does.
 """
 
-import logging
 import os
 from multiprocessing.connection import Connection
 
@@ -21,6 +20,7 @@ from ripple_core.contract.metrics import (
 )
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
+from ripple_core.logs import configure_logging
 from worker.loop import run_worker
 from worker.messages import Ended, Finished, Generate, Idle, Loaded, Ready, Reported, Video
 from worker.settings import WorkerSettings
@@ -92,5 +92,5 @@ def _metrics(request: ResolvedRequest) -> JobMetrics:
 
 if __name__ == "__main__":
     settings = WorkerSettings()
-    logging.basicConfig(level=settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     run_worker(settings, run_no_op_child)

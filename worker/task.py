@@ -57,7 +57,7 @@ def _claim(context: WorkerContext, job_id: str, running: ExitStack) -> Execution
         if context.store.claim(job_id, token, context.status.name):
             return running.enter_context(Execution(context, context.store.get(job_id)))
     except JobNotFound:
-        logger.info("job %s was deleted before it ran", job_id)
+        logger.info("the job was deleted before it ran", extra={"job_id": job_id})
     except BaseException:
         context.status.executions.pop(owner, None)
         raise

@@ -145,7 +145,8 @@ class WebhookDeliverer:
             self._outbox.remove(record.id)
             self._on_attempt("delivered")
             return
-        logger.warning("job %s: attempt %d to tell its webhook failed: %s", record.id, len(deliveries), error)
+        about = {"job_id": record.id, "request_id": record.request_id}
+        logger.warning("attempt %d to tell the webhook failed: %s", len(deliveries), error, extra=about)
         if status_code == _GONE or len(deliveries) > len(RETRY_SECONDS):
             self._store.set_webhook(record.id, told.model_copy(update={"state": "failed"}))
             self._outbox.remove(record.id)

@@ -57,6 +57,7 @@ class SharedSettings(BaseSettings):
     )
     metrics_host: str = Field("127.0.0.1", description="Address that port is opened on.")
     log_format: LogFormat = Field("console", description="console for people, json for programs.")
+    log_prompts: bool = Field(False, description="Log the prompt of each accepted job.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severe level logged.")
 
     @field_validator("store_url")

@@ -73,7 +73,8 @@ class Upkeep:
                 failure = JobError(code=WorkerLost.code, message=f"The worker was lost {doing}.")
                 with suppress(JobNotFound):
                     outcome = give_back(self._store, self._queue, record, failure, self._max_attempts)
-                    logger.warning("the worker of job %s is gone; the job is now %s", record.id, outcome or "another's")
+                    about = {"job_id": record.id, "request_id": record.request_id}
+                    logger.warning("the job's worker is gone; it is now %s", outcome or "another's", extra=about)
 
     def _resend_queued(self) -> None:
         """Send queued jobs again that had no message in two rounds: a worker may just be taking one."""
@@ -88,7 +89,8 @@ class Upkeep:
                 continue
             # It may have been claimed since the ids were read.
             if record.status == JobStatus.QUEUED:
-                logger.warning("job %s was not in the queue and is sent again", job_id)
+                about = {"job_id": job_id, "request_id": record.request_id}
+                logger.warning("the job was not in the queue and is sent again", extra=about)
                 self._queue.send(job_id, record.request.model, record.priority, at_front=True)
 
 

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from ripple_core.attention import SavingsReport
 from ripple_core.child_process import EXIT_DEVICE_BROKEN, die_with, in_a_line, leave_signals_to_parent
+from ripple_core.contract.settings import SharedSettings
 from ripple_core.generate.loras import loras_on
 from ripple_core.generate.no_memory import is_out_of_memory
 from ripple_core.generate.process_group import join_process_group
@@ -35,6 +36,7 @@ from ripple_core.generate.rank_messages import (
 )
 from ripple_core.integrate import TimeRippleHandle, apply_timeripple, transformers_of
 from ripple_core.integrate.context_parallel import connect, split_over_ranks, ulysses_config
+from ripple_core.logs import configure_logging
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ def _in_context(transformer: Any, message: Forward) -> Iterator[None]:
 def main(connection: Connection) -> int:
     """Do as rank 0 says until it closes the connection; 1 when something went wrong, which it is told first."""
     leave_signals_to_parent()
-    logging.basicConfig(level=logging.WARNING)
+    configure_logging("WARNING", SharedSettings().log_format)
     try:
         start = receive(connection)
         die_with(start.parent)
