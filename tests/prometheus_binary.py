@@ -9,7 +9,7 @@ from filelock import FileLock
 _NAMES = ("prometheus", "promtool")
 
 
-def prometheus_binaries(cache: Path) -> tuple[Path, Path] | None:
+def find_prometheus(cache: Path) -> tuple[Path, Path] | None:
     """Prometheus and promtool; None where they neither are nor can be had."""
     found = [shutil.which(name) for name in _NAMES]
     if all(found):

@@ -24,6 +24,11 @@ class GpuCollector(Collector):
             logger.debug("no metrics of GPUs: %s", error)
             self._devices = []
 
+    @property
+    def num_gpus(self) -> int:
+        """How many there are."""
+        return len(self._devices)
+
     def collect(self) -> Iterable[Metric]:
         """Yield the gauges; a GPU that does not answer is left out."""
         labels = ["uuid", "name"]

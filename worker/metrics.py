@@ -70,9 +70,8 @@ class WorkerMetrics:
             if seconds := getattr(metrics.latency_s, stage):
                 self._stages.labels(model_id, stage).observe(seconds)
         self._jobs.labels(model_id).observe(metrics.latency_s.total)
-        for step in metrics.attention.by_step:
-            if step.seconds is not None:
-                self._steps.labels(model_id).observe(step.seconds)
+        for seconds in metrics.denoising_step_s:
+            self._steps.labels(model_id).observe(seconds)
         self._savings.labels(model_id).observe(metrics.attention.savings)
         self._dial.labels(model_id).observe(metrics.attention.aggressiveness)
 

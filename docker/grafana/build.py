@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -40,9 +41,9 @@ def render(title: str) -> str:
     return JSONEncoder(sort_keys=True, indent=1).encode(builder.build()) + "\n"
 
 
-def _panel(panel: Panel) -> stat.Panel | timeseries.Panel:
-    kind = {"stat": stat.Panel, "timeseries": timeseries.Panel}[panel.kind]
-    built = kind().title(panel.title).description(panel.description).datasource(_DATASOURCE).unit(panel.unit)
+def _panel(panel: Panel) -> Any:
+    built: Any = stat.Panel() if panel.kind == "stat" else timeseries.Panel()
+    built = built.title(panel.title).description(panel.description).datasource(_DATASOURCE).unit(panel.unit)
     if panel.largest is not None:
         built = built.max(panel.largest)
     for letter, (expression, legend) in zip(ascii_uppercase, panel.queries.items(), strict=False):

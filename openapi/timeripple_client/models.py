@@ -246,7 +246,6 @@ class StepCount(BaseModel):
     dense_flops: int = Field(..., description="What stock attention takes.")
     executed_flops: int = Field(..., description="What was left after reuse.")
     savings: float = Field(..., description="1 - executed_flops / dense_flops.")
-    seconds: float | None = Field(None, description="Wall-clock time of the whole step; a batch has it together.")
     step: int = Field(..., description="Counted from 0.")
 
 
@@ -340,6 +339,7 @@ class JobMetrics(BaseModel):
 
     attention: AttentionMetrics = Field(..., description="What reuse saved.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
+    denoising_step_s: list[float] = Field([], description="Time of each denoising step; a batch has them together.")
     dense_denoise_estimate_s: float | None = Field(
         None,
         description="What denoising would have taken without reuse: measured on the dense twin, where there is one, else the median of the job's own dense steps times the number of steps. Null where nothing says so: no step was dense, or the model ran for the first time after loading, when a step takes longer.",

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from filelock import FileLock, Timeout
 
+from ripple_core.cli.errors import require_worker_extra
 from ripple_core.contract.errors import DataFolderInUse
 from ripple_core.contract.models import find_model
 from ripple_core.contract.settings import SharedSettings
@@ -64,9 +65,11 @@ def running_stack(
     Raises:
         DataFolderInUse: when another stack runs on this folder.
         UnknownModel: before anything is started.
+        ModuleNotFoundError: too, when a worker's packages are not installed.
         RuntimeError: when the port is taken or a part does not start.
     """
     find_model(model)
+    require_worker_extra()
     _check_port(host, port)
     data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / "up.lock", timeout=0)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ripple_core.cli.errors import require_worker_extra
 from ripple_core.cli.stack import metrics_port, redis_url, start_module
 
 ALL_DEVICES = "all"
@@ -30,7 +31,9 @@ def run_workers(data_dir: Path, settings: dict[str, str], devices: Sequence[str]
 
     Raises:
         RuntimeError: when "all" finds no device.
+        ModuleNotFoundError: when a worker's packages are not installed.
     """
+    require_worker_extra()
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.append(1))

@@ -18,6 +18,11 @@ _BY_DIAL = (
     "estimated_denoise_seconds",
     "dense_denoise_estimate_seconds",
 )
+_SECOND_TRIES = (
+    ("invalid_output", "dense_attention"),
+    ("out_of_memory", "vae_tiling"),
+    ("out_of_memory", "unloaded_models"),
+)
 _QUARTERS = ("0", "0.25", "0.5", "0.75", "1")
 _FAILURES: tuple[type[RippleError], ...] = (
     GenerationFailed,
@@ -62,6 +67,7 @@ def from_zero(model_id: str) -> list[Count]:
         *(ended(status) for status in (JobStatus.SUCCEEDED, JobStatus.CANCELLED)),
         *(ended(JobStatus.FAILED, error.code) for error in _FAILURES),
         Count("attempts_failed", labels={"error_code": WorkerLost.code}),
+        *(Count("second_tries", labels={"reason": reason, "remedy": remedy}) for reason, remedy in _SECOND_TRIES),
         *(Count(name, labels={"aggressiveness": share}) for name in _BY_DIAL for share in _QUARTERS),
     ]
     return [replace(count, amount=0, labels={"model": model_id, **count.labels}) for count in counts]

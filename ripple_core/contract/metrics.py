@@ -32,7 +32,6 @@ class StepCount(AttentionCount):
 
     step: int = Field(description="Counted from 0.")
     dense: bool = Field(description="True when the schedule left this step without reuse.")
-    seconds: float | None = Field(None, description="Wall-clock time of the whole step; a batch has it together.")
 
 
 class LayerCount(AttentionCount):
@@ -121,6 +120,7 @@ class JobMetrics(BaseModel):
     attention: AttentionMetrics = Field(description="What reuse saved.")
     device: DeviceMetrics = Field(description="Where it ran.")
     output: OutputMetrics = Field(description="What came out.")
+    denoising_step_s: list[float] = Field([], description="Time of each denoising step; a batch has them together.")
     dense_denoise_estimate_s: float | None = Field(
         None,
         description="What denoising would have taken without reuse: measured on the dense twin, where there is one, "

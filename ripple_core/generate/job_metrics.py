@@ -2,7 +2,6 @@
 
 import hashlib
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -51,7 +50,7 @@ def dense_denoise_estimate_s(
     return statistics.median(dense) * len(video.step_seconds) if dense and not has_step_cache else None
 
 
-def attention_metrics(report: SavingsReport, calibrated: bool, step_seconds: Sequence[float] = ()) -> AttentionMetrics:
+def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:
     """The counter's report in the words of the API; calibrated tells whether the model has a profile."""
     dense = set(report.dense_steps)
     return AttentionMetrics(
@@ -70,7 +69,6 @@ def attention_metrics(report: SavingsReport, calibrated: bool, step_seconds: Seq
             StepCount(
                 step=step,
                 dense=step in dense,
-                seconds=step_seconds[step] if step_seconds else None,
                 dense_flops=count.dense_flops,
                 executed_flops=count.executed_flops,
                 savings=count.savings,

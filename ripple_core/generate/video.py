@@ -159,13 +159,14 @@ class VideoRun:
         stages = rendered.seconds | {"mp4_encode": ended - encode_began, "total": ended - self.began}
         return JobMetrics(
             latency_s=video.latency.model_copy(update=stages),
-            attention=attention_metrics(video.report, self.model.profile is not None, video.step_seconds),
+            attention=attention_metrics(video.report, calibrated=self.model.profile is not None),
             device=DeviceMetrics(
                 name=self.model.device_name,
                 dtype=str(self.model.dtype).removeprefix("torch."),
                 peak_memory_bytes=video.peak_memory_bytes,
             ),
             output=output_metrics(path, video.frames, self.request.fps),
+            denoising_step_s=list(video.step_seconds),
             dense_denoise_estimate_s=dense_denoise_estimate_s(
                 video, rendered.quality, self.model.pipe.transformer.is_cache_enabled
             ),

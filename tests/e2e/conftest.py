@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from ports import free_port
+from prometheus_binary import find_prometheus
 
 RIPPLE = str(Path(sys.executable).parent / "ripple")
 
@@ -87,6 +88,15 @@ def start_up() -> Callable[..., AbstractContextManager[Up]]:
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     with running_up(tmp_path_factory.mktemp("up") / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def prometheus_binaries() -> tuple[Path, Path]:
+    """Prometheus and promtool."""
+    found = find_prometheus(Path(sys.prefix) / "share" / "prometheus")
+    if found is None:
+        pytest.skip("needs prometheus and promtool: neither on the path nor to be had from Debian's archive")
+    return found
 
 
 @pytest.fixture

@@ -21,14 +21,20 @@ from ripple_core.contract.job import Progress
 from ripple_core.contract.models import find_model
 from ripple_core.contract.request import GenerateRequest, LoraSettings
 from ripple_core.contract.validate import resolve
-from worker.engine import Engine
+from worker.engine import Engine, LossReason
 from worker.messages import Answer, Failed, Finished, Generate, Stopped, Video
 from worker.settings import WorkerSettings
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    engine = Engine(WorkerSettings(cancel_grace_seconds=30))
+def losses() -> list[LossReason]:
+    """Why the child ended each time that it should not have."""
+    return []
+
+
+@pytest.fixture
+def engine(losses: list[LossReason]) -> Iterator[Engine]:
+    engine = Engine(WorkerSettings(cancel_grace_seconds=30), on_lost=losses.append)
     engine.start()
     yield engine
     engine.stop()
@@ -79,6 +85,9 @@ def test_the_second_job_finds_the_model_loaded(engine: Engine, tmp_path: Path) -
     assert isinstance(second, Finished)
     assert first.metrics.latency_s.load > 0
     assert second.metrics.latency_s.load == 0
+    # Steps take longer the first time.
+    assert first.metrics.dense_denoise_estimate_s is None
+    assert second.metrics.dense_denoise_estimate_s is not None
     assert [progress.stage for progress in seen_first][:2] == ["load", "text_encode"]
     assert "load" not in {progress.stage for progress in seen_second}
     assert [progress.step for progress in seen_second if progress.stage == "denoise"] == [0, 1, 2, 3, 4]
@@ -102,7 +111,9 @@ def test_a_job_that_fails_gives_a_code_and_the_next_job_runs(engine: Engine, tmp
 
 
 @pytest.mark.parametrize("stage", ["load", "denoise"])
-def test_a_killed_child_fails_its_job_only(engine: Engine, tmp_path: Path, stage: str) -> None:
+def test_a_killed_child_fails_its_job_only(
+    engine: Engine, losses: list[LossReason], tmp_path: Path, stage: str
+) -> None:
     killed = False
 
     def kill(progress: Progress) -> None:
@@ -116,15 +127,19 @@ def test_a_killed_child_fails_its_job_only(engine: Engine, tmp_path: Path, stage
     assert isinstance(answer, Failed)
     assert answer.error.code == "worker_lost"
     assert "-9" in answer.error.message
+    assert losses == ["died"]
     assert isinstance(run(engine, job(tmp_path))[0], Finished)
 
 
-def test_a_job_that_nobody_follows_any_more_does_not_answer_for_the_next(engine: Engine, tmp_path: Path) -> None:
+def test_a_job_that_nobody_follows_any_more_does_not_answer_for_the_next(
+    engine: Engine, losses: list[LossReason], tmp_path: Path
+) -> None:
     def lose_the_store(_: Progress) -> None:
         raise RedisError("Redis is away")
 
     with pytest.raises(RedisError):
         follow(engine, job(tmp_path, num_inference_steps=50), Follower(react=lose_the_store))
+    assert losses == ["abandoned"]
     answer, seen = run(engine, job(tmp_path))
     assert isinstance(answer, Finished)
     assert [progress.step for progress in seen if progress.stage == "denoise"] == [0, 1, 2, 3, 4]

@@ -207,7 +207,8 @@ class TestRetries:
     def test_after_a_500_it_is_sent_again_under_the_same_id(self, store: JobStore, receiver: Receiver) -> None:
         job_id = ended(store, receiver.url)
         receiver.answers = [(500, {})]
-        sender, now = deliverer(store), time.time()
+        attempts: list[str] = []
+        sender, now = deliverer(store, on_attempt=attempts.append), time.time()
         assert sender.deliver_due(now)
         webhook = webhook_of(store, job_id)
         assert webhook.state == "pending"
@@ -218,6 +219,7 @@ class TestRetries:
         webhook = webhook_of(store, job_id)
         assert [delivery.status_code for delivery in webhook.deliveries] == [500, 200]
         assert (webhook.state, outbox(store)) == ("delivered", [])
+        assert attempts == ["postponed", "delivered"]
         assert receiver.message_ids == [f"msg_{job_id}"] * 2
         for headers, body in receiver.received:
             Signer(webhook_secret(store.redis, None)).verify(body, headers)

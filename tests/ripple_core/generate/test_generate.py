@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> 
     assert attention.executed_flops == sum(layer.executed_flops for layer in attention.by_layer)
     assert attention.savings == pytest.approx(1 - attention.executed_flops / attention.dense_flops)
     assert attention.dense_steps == sum(step.dense for step in attention.by_step) == 2
+    steps = metrics.denoising_step_s
+    assert len(steps) == len(attention.by_step)
+    assert 0 < sum(steps) <= latency.denoise
+    dense = [seconds for seconds, step in zip(steps, attention.by_step, strict=True) if step.dense]
+    assert metrics.dense_denoise_estimate_s == pytest.approx(statistics.median(dense) * len(steps))
     content = (tmp_path / "video.mp4").read_bytes()
     assert metrics.output.bytes == len(content)
     assert metrics.output.sha256 == hashlib.sha256(content).hexdigest()

@@ -26,6 +26,7 @@ def test_quality_is_the_difference_to_the_dense_frames(model: LoadedModel, ask: 
     assert quality.worst_frame_psnr_db == difference.worst_frame_psnr_db
     assert quality.ssim == difference.ssim < 1
     assert 0 < quality.dense_denoise_s < metrics.latency_s.quality_check
+    assert metrics.dense_denoise_estimate_s == quality.dense_denoise_s
 
 
 def test_the_video_and_its_savings_are_those_without_a_check(model: LoadedModel, ask: Any, tmp_path: Path) -> None:
