@@ -9,9 +9,12 @@ TORCH ?= torch==2.13.0
 JOBS ?= $(shell nproc || echo 2)
 
 BIN := $(VENV)/bin
+# For every platform and Python that the package is for, in one file.
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--annotation-style line --custom-compile-command "make lock" --extra s3 --extra otel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt openapi dashboards bench clean
+.PHONY: help demo test check fmt openapi dashboards lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +42,11 @@ openapi: $(VENV)/.dev ## write openapi/openapi.json and the client's models from
 
 dashboards: $(VENV)/.dev ## write docker/grafana/dashboards from the code
 	PYTHONPATH=docker $(BIN)/python -m grafana.build
+
+# The server takes the versions of the worker. Pins that still fit stay; remove the files to renew them all.
+lock: $(VENV)/.dev ## pin what the images install, with hashes, in docker/requirements
+	echo "$(TORCH)" | $(LOCK) --extra worker --constraints - --output-file docker/requirements/worker.txt
+	$(LOCK) --constraints docker/requirements/worker.txt --output-file docker/requirements/server.txt
 
 bench: $(VENV)/.dev ## fidelity against savings on the built-in model
 	$(BIN)/ripple bench fidelity
