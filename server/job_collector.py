@@ -35,7 +35,7 @@ _COUNTERS: dict[str, tuple[str, list[str]]] = {
     "denoise_seconds": ("Time of denoising.", ["aggressiveness"]),
     "estimated_denoise_seconds": ("The same of jobs with an estimate of it without reuse.", ["aggressiveness"]),
     "dense_denoise_estimate_seconds": (
-        "That estimate: steps x the median of the job's own dense steps.",
+        "That estimate: steps x the lower median of the job's own dense steps.",
         ["aggressiveness"],
     ),
     "video_seconds": ("Length of the videos.", ["aggressiveness"]),

@@ -124,7 +124,7 @@ class JobMetrics(BaseModel):
     dense_denoise_estimate_s: float | None = Field(
         None,
         description="What denoising would have taken without reuse: measured on the dense twin, where there is one, "
-        "else the median of the job's own dense steps times the number of steps. Null where nothing says so: no step "
+        "else the lower median of the job's own dense steps times the number of steps. Null where nothing says so: no step "
         "was dense, or the model ran for the first time after loading, when a step takes longer.",
     )
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")

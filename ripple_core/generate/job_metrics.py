@@ -42,12 +42,13 @@ def dense_denoise_estimate_s(
 ) -> float | None:
     """What denoising would have taken without reuse: the twin's time, or that of steps like the video's dense ones.
 
-    A step cache leaves out work in some steps and not in others, so that no step stands for all.
+    The lower median of these: of two, the first may have compiled something. A step cache leaves out work in some
+    steps and not in others, so that no step stands for all.
     """
     if quality is not None:
         return quality.dense_denoise_s
     dense = [video.step_seconds[step] for step in video.report.dense_steps]
-    return statistics.median(dense) * len(video.step_seconds) if dense and not has_step_cache else None
+    return statistics.median_low(dense) * len(video.step_seconds) if dense and not has_step_cache else None
 
 
 def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:
