@@ -342,7 +342,7 @@ class JobMetrics(BaseModel):
     denoising_step_s: list[float] = Field([], description="Time of each denoising step; a batch has them together.")
     dense_denoise_estimate_s: float | None = Field(
         None,
-        description="What denoising would have taken without reuse: measured on the dense twin, where there is one, else the lower median of the job's own dense steps times the number of steps. Null where nothing says so: no step was dense, or the model ran for the first time after loading, when a step takes longer.",
+        description="What denoising would have taken without reuse: measured on the dense twin, where there is one, else the lower median of the job's own dense steps, times all steps. Null where nothing says so: no step was dense, there is a step cache, or the model ran for the first time after loading, when a step takes longer.",
     )
     device: DeviceMetrics = Field(..., description="Where it ran.")
     latency_s: LatencySeconds = Field(..., description="Where the time went.")

@@ -124,8 +124,8 @@ class JobMetrics(BaseModel):
     dense_denoise_estimate_s: float | None = Field(
         None,
         description="What denoising would have taken without reuse: measured on the dense twin, where there is one, "
-        "else the lower median of the job's own dense steps times the number of steps. Null where nothing says so: no step "
-        "was dense, or the model ran for the first time after loading, when a step takes longer.",
+        "else the lower median of the job's own dense steps, times all steps. Null where nothing says so: no step was "
+        "dense, there is a step cache, or the model ran for the first time after loading, when a step takes longer.",
     )
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
