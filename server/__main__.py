@@ -5,7 +5,6 @@ import sys
 import time
 
 import uvicorn
-from prometheus_client import start_http_server
 from pydantic import ValidationError
 from redis import Redis, RedisError
 
@@ -13,6 +12,7 @@ from ripple_core.contract.errors import UnknownModel
 from ripple_core.contract.keys import ApiKeys
 from ripple_core.contract.model_config import load_model_configs
 from ripple_core.logs import configure_logging
+from ripple_core.metrics_port import open_metrics_port
 from ripple_core.tracing import configure_tracing
 from server.app import create_app
 from server.settings import ServerSettings
@@ -32,15 +32,12 @@ def main() -> int:
         _check_redis(settings)
         configure_tracing("timeripple-server")
         app = create_app(settings)
-        if settings.metrics_port is not None:
-            start_http_server(settings.metrics_port, settings.metrics_host, app.state.metrics_registry)
+        open_metrics_port(app.state.metrics_registry, settings)
     except ValidationError as error:
         first = error.errors()[0]
         return _refuse(f"setting {first['loc'][0]}: {first['msg']}")
     except (UnknownModel, ValueError) as error:
         return _refuse(str(error))
-    except OSError as error:
-        return _refuse(f"RIPPLE_METRICS_PORT={settings.metrics_port} cannot be opened: {error.strerror or error}")
     # uvicorn stops gracefully and then raises the signal again; by then there is nothing left to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -29,7 +29,7 @@ def main() -> int:
     try:
         configure_tracing("timeripple-worker")
         run_worker(settings)
-    except (ValueError, OSError, RedisError) as error:
+    except (ValueError, RedisError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

@@ -23,6 +23,7 @@ from ripple_core.contract.retention import Retention
 from ripple_core.contract.store import JobStore
 from ripple_core.contract.upkeep import Upkeep
 from ripple_core.contract.videos import open_video_store
+from ripple_core.metrics_port import open_metrics_port
 from worker.child import run_child
 from worker.context import WorkerContext
 from worker.engine import Child, Engine
@@ -54,16 +55,14 @@ def run_worker(settings: WorkerSettings, child: Child = run_child) -> None:
         child: what the process runs that owns the device.
 
     Raises:
-        ValueError: when no Redis is configured.
+        ValueError: when no Redis is configured, or the port for metrics is taken.
         redis.RedisError: when it cannot be reached at start.
         UnknownModel, ModelsFileInvalid: when a model is not known.
-        OSError: when the port for metrics is taken.
     """
     if settings.redis_url is None:
         raise ValueError("REDIS_URL is not set; `ripple worker` sets it to the embedded Redis")
     context = _context(settings, settings.redis_url, child)
-    if settings.metrics_port is not None:
-        context.metrics.expose(settings.metrics_host, settings.metrics_port)
+    open_metrics_port(context.metrics.registry, settings)
     context.shutdown.listen(context.status.drain)
     keeper = _keeper(context, settings.redis_url)
     keeper.start()

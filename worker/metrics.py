@@ -7,7 +7,7 @@ sends what it measured with each job.
 from collections.abc import Callable, Iterable
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
 from prometheus_client.process_collector import ProcessCollector
 
 from ripple_core.contract.metrics import JobMetrics
@@ -87,11 +87,3 @@ class WorkerMetrics:
         """Tell memory and CPU time of the process that owns the device as well."""
         # Without a process the collector finds nothing under /proc and tells nothing.
         ProcessCollector("timeripple_engine", pid=lambda: pid() or "none", registry=self.registry)
-
-    def expose(self, host: str, port: int) -> None:
-        """Answer scrapes in a thread.
-
-        Raises:
-            OSError: when the port cannot be opened.
-        """
-        start_http_server(port, host, self.registry)

@@ -5,9 +5,9 @@ from grafana.panel import Panel, increase, quantiles, rate
 _DENSE, _EXECUTED = (f"timeripple_attention_{kind}_flops_total" for kind in ("dense", "executed"))
 _ESTIMATE, _TOOK = (f"timeripple_{name}_seconds_total" for name in ("dense_denoise_estimate", "estimated_denoise"))
 _HOW_ESTIMATED = (
-    "What denoising would have taken without reuse, over what it took. Each job's own dense steps tell: the lower median "
-    "of their times, for all steps; where a quality check rendered the dense twin, its measured time. Jobs that began "
-    "with loading the model, ran no dense step, or run with a step cache, are left out."
+    "What denoising would have taken without reuse, over what it took. Each job's own dense steps tell: the lower "
+    "median of their times, for all steps; where a quality check rendered the dense twin, its measured time. Jobs that "
+    "began with loading the model, ran no dense step, or run with a step cache, are left out."
 )
 _DIAL = "up to {{aggressiveness}}"
 

@@ -1,7 +1,6 @@
 """What a worker tells Prometheus."""
 
 import pytest
-from ports import free_port
 from prometheus_client import generate_latest
 from samples import METRICS
 from scraped import Scrape
@@ -56,10 +55,3 @@ def test_without_a_gpu_there_are_no_figures_of_one() -> None:
     if collector.num_gpus:
         pytest.skip("this machine has a GPU")
     assert [family.samples for family in collector.collect()] == [[]] * 4
-
-
-def test_a_port_that_is_taken_is_an_error() -> None:
-    port = free_port()
-    WorkerMetrics([]).expose("127.0.0.1", port)
-    with pytest.raises(OSError, match="in use"):
-        WorkerMetrics([]).expose("127.0.0.1", port)
