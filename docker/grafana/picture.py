@@ -74,13 +74,21 @@ def _draw_lines(axes: Axes, panel: Panel, series: list[Series]) -> None:
         return
     # The liveliest first: the rest are lines at zero, mostly.
     for line in sorted(series, key=lambda line: -max(line.values)):
-        axes.plot(np.array(line.times).astype("datetime64[s]"), line.values, label=line.legend, linewidth=1)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.plot(*_with_gaps(line), label=line.legend, linewidth=1)
+    axes.set_ylim(bottom=min(0.0, *(min(line.values) for line in series)))
     locator = AutoDateLocator(maxticks=6)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[:_MOST_IN_LEGEND], labels[:_MOST_IN_LEGEND], fontsize=6, loc="upper left", framealpha=0.7)
+
+
+def _with_gaps(line: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Times and values, with a break where points are missing."""
+    times, values = np.array(line.times), np.array(line.values)
+    steps = np.diff(times)
+    gaps = np.flatnonzero(steps > 1.5 * steps.min(initial=np.inf)) + 1
+    return np.insert(times, gaps, times[gaps]).astype("datetime64[s]"), np.insert(values, gaps, np.nan)
 
 
 def _format(unit: str) -> Callable[[float], str]:

@@ -47,14 +47,18 @@ PANELS = [
         width=12,
         description=_HOW_ESTIMATED,
     ),
-    Panel("Savings of a job", quantiles("timeripple_job_savings_ratio"), "percentunit", largest=1),
-    Panel("Aggressiveness asked for", quantiles("timeripple_job_aggressiveness_ratio"), "none", largest=1),
+    Panel("Savings of a job", quantiles("timeripple_job_savings_ratio"), "percentunit", width=6, largest=1),
+    Panel("Aggressiveness asked for", quantiles("timeripple_job_aggressiveness_ratio"), "none", width=6, largest=1),
     Panel(
-        "Jobs by what ran", {rate("timeripple_attention_jobs_total", "mode, backend"): "{{mode}} {{backend}}"}, "ops"
+        "Jobs by what ran",
+        {rate("timeripple_attention_jobs_total", "mode, backend"): "{{mode}} {{backend}}"},
+        "ops",
+        width=6,
     ),
     Panel(
         "Calls that fell back to dense",
         {rate("timeripple_attention_fallback_calls_total", "reason"): "{{reason}}"},
         "ops",
+        width=6,
     ),
 ]
