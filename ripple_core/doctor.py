@@ -178,7 +178,11 @@ def _devices(wrong_torch: str | None, wrong_triton: str | None) -> Iterator[Find
         yield Finding("torch", _WORKER, "missing", f"cannot be loaded: {error}", "pip install --force-reinstall torch")
         return
     yield Finding("torch", _WORKER, "ok", torch.__version__)
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    try:
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    except RuntimeError as error:
+        yield Finding("GPU", _WORKER, "missing", f"cannot be used: {error}", "see what nvidia-smi says")
+        return
     yield _gpus(gpus, torch.version.cuda)
     yield _triton(len(gpus), wrong_triton)
 

@@ -45,6 +45,11 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
     )
     handler.addFilter(_without_prompt)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    if level != "DEBUG":
+        # They tell of every request, with signed URLs.
+        for name in ("httpx", "httpx2", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def configure_pipeline_logging() -> None:

@@ -3,50 +3,63 @@
 A job's trace begins with the request that submitted it, and goes on in the worker: the record carries the context.
 """
 
+import atexit
 import os
-from importlib.util import find_spec
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
+# What is left at the end of a process is given up then: a receiver may be away.
+_LAST_MILLISECONDS = 2000
 
 tracer = trace.get_tracer("timeripple")
+_propagator = TraceContextTextMapPropagator()
 
 
 def configure_tracing(service: str) -> None:
     """Export this process's spans if OTEL_EXPORTER_OTLP_ENDPOINT, or ..._TRACES_ENDPOINT, says where to.
 
-    The other variables of the OpenTelemetry specification hold too, such as OTEL_RESOURCE_ATTRIBUTES.
+    The SDK reads its other variables too, such as OTEL_RESOURCE_ATTRIBUTES or OTEL_TRACES_SAMPLER.
 
     Args:
         service: `service.name` of the spans, unless OTEL_SERVICE_NAME has another.
 
     Raises:
-        ValueError: when an endpoint is set and the SDK is not installed.
+        ValueError: when an endpoint is set and the SDK is not installed, or another protocol is asked for.
     """
     if not (os.environ.get(ENDPOINT) or os.environ.get(TRACES_ENDPOINT)):
         return
-    if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
-        raise ValueError(f"{ENDPOINT} needs the package's extra `otel`: pip install 'timeripple[otel]'")
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    for name in _PROTOCOLS:
+        if os.environ.get(name, _PROTOCOL) not in ("", _PROTOCOL):
+            raise ValueError(f"{name}: spans go over {_PROTOCOL} only; unset it, and name the receiver's HTTP port.")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise ValueError(f"{ENDPOINT} needs the package's extra `otel`: pip install 'timeripple[otel]'") from None
 
     os.environ.setdefault("OTEL_SERVICE_NAME", service)
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider = TracerProvider(shutdown_on_exit=False)
+    processor = BatchSpanProcessor(OTLPSpanExporter())
+    provider.add_span_processor(processor)
     trace.set_tracer_provider(provider)
+    # The processor's own shutdown waits for half a minute.
+    atexit.register(processor._batch_processor.shutdown, timeout_millis=_LAST_MILLISECONDS)
 
 
 def traceparent() -> str | None:
     """The present context as a W3C `traceparent`; None outside any trace."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    _propagator.inject(carrier)
     return carrier.get("traceparent")
 
 
 def context_of(parent: str | None) -> Context:
     """What spans of work that was handed over have as their parent."""
-    return propagate.extract({"traceparent": parent} if parent else {})
+    return _propagator.extract({"traceparent": parent} if parent else {})

@@ -55,6 +55,8 @@ _ACCESS_CONNECTIONS = 32
 _ACCESS_SECONDS = 5
 # Then clients are told that the job store is away.
 _REDIS_SECONDS = 3.0
+# A scrape may take five seconds in all.
+_SCRAPE_SECONDS = 1.0
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -72,7 +74,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redis = connect(settings.redis_url, _REDIS_SECONDS)
         app.state.service = _service(redis, settings)
         app.state.rate_limiter = RateLimiter(redis)
-        registry.register(JobCollector(app.state.service, settings.data_dir))
+        scraped = connect(settings.redis_url, _SCRAPE_SECONDS, retries=0)
+        models = [config.spec.id for config in app.state.service.models]
+        registry.register(JobCollector(scraped, models, settings.data_dir))
         # Its reads wait for events, so they must not time out before the wait does.
         app.state.async_redis = async_redis.Redis.from_url(
             settings.redis_url, socket_timeout=2 * HEARTBEAT_SECONDS, max_connections=_MAX_STREAMS
@@ -99,7 +103,13 @@ def create_app(settings: ServerSettings) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         # Its spans are one for each request, where a tracer is configured; its logs would have what was sent.
-        telemetry={"operation_spans": False, "logs": False, "metrics": False, "exclude": is_quiet},
+        telemetry={
+            "auto_configure": False,
+            "operation_spans": False,
+            "logs": False,
+            "metrics": False,
+            "exclude": is_quiet,
+        },
     )
     app.state.settings = settings
     registry = app.state.metrics_registry = process_registry()

@@ -7,18 +7,18 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from redis import RedisError
+from redis import Redis, RedisError
 
 from ripple_core.contract import counters
 from ripple_core.contract.counters import Count
-from ripple_core.contract.queue import PRIORITIES, oldest_ages_s
+from ripple_core.contract.queue import PRIORITIES, JobQueue, oldest_ages_s
+from ripple_core.contract.store import JobStore
 from ripple_core.contract.workers import WorkerInfo
-from server.service import JobService
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ _COUNTERS: dict[str, tuple[str, list[str]]] = {
     "attention_fallback_calls": ("Attention calls that ran dense although reuse was asked for.", ["reason"]),
     "attention_dense_flops": ("FLOPs that stock attention takes.", ["aggressiveness"]),
     "attention_executed_flops": ("FLOPs left after reuse.", ["aggressiveness"]),
-    "denoise_seconds": ("Time of denoising.", ["aggressiveness"]),
+    "denoise_seconds": ("Time of denoising; that of a batch counts once.", ["aggressiveness"]),
     "estimated_denoise_seconds": ("The same of jobs with an estimate of it without reuse.", ["aggressiveness"]),
     "dense_denoise_estimate_seconds": (
-        "That estimate: steps x the lower median of the job's own dense steps.",
+        "That estimate: steps x the lower median of the job's own dense steps, or its dense twin's time.",
         ["aggressiveness"],
     ),
     "video_seconds": ("Length of the videos.", ["aggressiveness"]),
@@ -46,12 +46,15 @@ class JobCollector(Collector):
     """Reads the job store when scraped.
 
     Args:
-        service: of this process.
+        redis: a connection that gives up before Prometheus does.
+        models: ids of this server's.
         data_dir: whose disk is told of.
     """
 
-    def __init__(self, service: JobService, data_dir: Path) -> None:
-        self._service = service
+    def __init__(self, redis: Redis, models: Sequence[str], data_dir: Path) -> None:
+        self._store = JobStore(redis)
+        self._queue = JobQueue(redis)
+        self._models = models
         self._data_dir = data_dir
 
     def collect(self) -> Iterable[Metric]:
@@ -67,7 +70,7 @@ class JobCollector(Collector):
         yield from metrics
 
     def _read(self) -> list[Metric]:
-        store = self._service.store
+        store = self._store
         num_queued, queued_ms = store.queued_work()
         statuses: dict[tuple[str, ...], float] = {(status,): count for status, count in store.counts().items()}
         return [
@@ -80,7 +83,7 @@ class JobCollector(Collector):
         ]
 
     def _queues(self) -> list[Metric]:
-        queue, models = self._service.queue, [config.spec.id for config in self._service.models]
+        queue, models = self._queue, self._models
         labels: list[tuple[str, ...]] = [(model, priority) for priority in PRIORITIES for model in models]
         queues = queue.of(models)
         ages = [age or 0.0 for age in oldest_ages_s(queues, time.time())]
@@ -96,7 +99,7 @@ class JobCollector(Collector):
 
     def _workers(self, workers: list[WorkerInfo]) -> list[Metric]:
         states = Counter[str](worker.state for worker in workers)
-        models = [config.spec.id for config in self._service.models]
+        models = self._models
         loaded = Counter(model for worker in workers for model in worker.loaded)
         serving = Counter(model for worker in workers if worker.takes_jobs for model in worker.models)
         return [
@@ -113,7 +116,7 @@ class JobCollector(Collector):
         ]
 
     def _counters(self, stored: list[Count]) -> Iterable[Metric]:
-        zeros = [count for config in self._service.models for count in counters.from_zero(config.spec.id)]
+        zeros = [count for model in self._models for count in counters.from_zero(model)]
         families = {
             name: CounterMetricFamily(f"timeripple_{name}", text, labels=["model", *labels])
             for name, (text, labels) in _COUNTERS.items()
@@ -121,16 +124,17 @@ class JobCollector(Collector):
         amounts = {(count.name, tuple(sorted(count.labels.items()))): count.amount for count in (*zeros, *stored)}
         for (name, labels), amount in amounts.items():
             values = dict(labels)
-            family = families[name]
-            family.add_metric([values[label] for label in ("model", *_COUNTERS[name][1])], amount)
+            # Other versions may have counted other things.
+            if name in families and values.keys() == {"model", *_COUNTERS[name][1]}:
+                families[name].add_metric([values[label] for label in ("model", *_COUNTERS[name][1])], amount)
         return families.values()
 
 
 def _disk(folder: Path) -> Iterable[Metric]:
     try:
         usage = shutil.disk_usage(folder)
-    except FileNotFoundError:
-        # With videos in S3 nobody may have made it.
+    except OSError:
+        # With videos in S3 nobody may have made it; a mount may be gone.
         return
     yield _gauge("data_free_bytes", "Free on the disk of the data folder.", usage.free)
     yield _gauge("data_size_bytes", "Size of that disk.", usage.total)

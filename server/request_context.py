@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
@@ -58,8 +59,8 @@ class RequestContext:
 
 
 def _about(scope: Scope) -> dict[str, str]:
-    # Without the query, and still percent-encoded, so that it is one word.
-    return {"method": scope["method"], "path": scope["raw_path"].partition(b"?")[0].decode("latin-1")}
+    # Without the query, and percent-encoded, so that it is one word.
+    return {"method": scope["method"], "path": quote(scope["path"])}
 
 
 def _since(began: float) -> float:

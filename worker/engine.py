@@ -67,7 +67,9 @@ class Engine:
     @property
     def pid(self) -> int | None:
         """Process id of the child, None when there is none."""
-        return self._process.pid if self._process else None
+        # Asked by other threads too.
+        process = self._process
+        return process.pid if process else None
 
     def start(self) -> None:
         """Spawn the child unless it lives. Call it in the main thread: the child dies with the thread."""

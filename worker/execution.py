@@ -36,7 +36,9 @@ class Execution:
 
     def __init__(self, context: WorkerContext, record: JobRecord) -> None:
         assert record.execution is not None
+        assert record.started_at is not None
         self.record = record
+        self._waited_s = (record.started_at - record.waiting_since).total_seconds()
         self.owner: str = record.execution
         self._context = context
         self._folder = ExitStack()
@@ -50,6 +52,7 @@ class Execution:
     def __enter__(self) -> "Execution":
         with self._named():
             logger.info("job started", extra={"attempt": self.record.attempts, "model": self.record.request.model})
+        self._context.metrics.started(self.record.request.model, self._waited_s)
         self._context.status.executions[self.owner] = self.record.id
         return self
 
@@ -92,6 +95,9 @@ class Execution:
                 self._end(answer)
             except JobNotFound:
                 logger.info("the job was deleted while it ran")
+            finally:
+                # Others of a batch may go on.
+                self._spans.end()
 
     def _end(self, answer: Answer) -> None:
         if isinstance(answer, Finished):
@@ -99,7 +105,6 @@ class Execution:
         if isinstance(answer, Finished):
             self._succeed(answer.metrics)
         elif isinstance(answer, Failed):
-            self._spans.failed(answer.error.code)
             self._fail(answer.error)
         else:
             # Cancelled, or taken off this worker because it ends; a job that was lost belongs to others.
@@ -130,6 +135,7 @@ class Execution:
             retrying(self._staged.publish)
         except StorageUnavailable as error:
             return Failed(JobError(code=error.code, message=str(error)))
+        self._spans.leave()
         return Finished(self._with_times(answer.metrics, store_seconds=time.monotonic() - began))
 
     def _succeed(self, metrics: JobMetrics) -> None:
@@ -160,11 +166,16 @@ class Execution:
             self._give_back(error)
             return
         record, store = self.record, self._context.store
-        self._context.until_redis_answers(lambda: store.fail(record.id, self.owner, error))
-        logger.info("job failed", extra={"error_code": error.code})
+        if self._context.until_redis_answers(lambda: store.fail(record.id, self.owner, error)):
+            self._spans.failed(error.code)
+            logger.info("job failed", extra={"error_code": error.code})
+        else:
+            logger.warning("the job was given to another execution; the failure of this one (%s) goes", error.code)
 
     def _give_back(self, failure: JobError | None) -> None:
         context, most = self._context, self._context.settings.max_attempts
+        if failure is not None:
+            self._spans.failed(failure.code)
         outcome = context.until_redis_answers(
             lambda: give_back(context.store, context.queue, self.record, failure, most)
         )
@@ -172,11 +183,8 @@ class Execution:
         logger.log(level, "the job is given back (%s) and now %s", why, outcome or "another's")
 
     def _with_times(self, metrics: JobMetrics, store_seconds: float) -> JobMetrics:
-        started = self.record.started_at
-        assert started is not None
-        waited = (started - self.record.created_at).total_seconds()
         total = (utc_now() - self.record.created_at).total_seconds()
-        times = {"queue": waited, "store": store_seconds, "total": total}
+        times = {"queue": self._waited_s, "store": store_seconds, "total": total}
         return metrics.model_copy(update={"latency_s": metrics.latency_s.model_copy(update=times)})
 
 

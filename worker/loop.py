@@ -62,7 +62,6 @@ def run_worker(settings: WorkerSettings, child: Child = run_child) -> None:
     if settings.redis_url is None:
         raise ValueError("REDIS_URL is not set; `ripple worker` sets it to the embedded Redis")
     context = _context(settings, settings.redis_url, child)
-    open_metrics_port(context.metrics.registry, settings)
     context.shutdown.listen(context.status.drain)
     keeper = _keeper(context, settings.redis_url)
     keeper.start()
@@ -70,6 +69,8 @@ def run_worker(settings: WorkerSettings, child: Child = run_child) -> None:
     set_context(context)
     try:
         _prepare(context)
+        # An open port says that the worker takes jobs.
+        open_metrics_port(context.metrics.registry, settings)
         _work(context, settings.redis_url)
     finally:
         context.engine.stop()

@@ -19,7 +19,7 @@ from worker.webhooks import Attempted
 # Jobs take from milliseconds, on the built-in model, to an hour.
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
-_STAGES = ("queue", "text_encode", "denoise", "vae_decode", "mp4_encode", "store")
+_STAGES = ("text_encode", "denoise", "vae_decode", "mp4_encode", "store")
 # Most jobs have none of these.
 _RARE_STAGES = ("load", "quality_check")
 
@@ -38,7 +38,8 @@ class WorkerMetrics:
         def histogram(name: str, text: str, labels: list[str], buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(f"timeripple_{name}", text, labels, buckets=buckets, registry=registry)
 
-        self._stages = histogram("stage_seconds", "Time of a stage of a succeeded job.", ["model", "stage"])
+        text = "Time of a stage of a succeeded job; of the queue, at every start."
+        self._stages = histogram("stage_seconds", text, ["model", "stage"])
         self._jobs = histogram("job_seconds", "From acceptance to the finished file.", ["model"])
         self._steps = histogram("denoising_step_seconds", "Time of a denoising step.", ["model"])
         self._savings = histogram("job_savings_ratio", "Share of attention FLOPs that a job saved.", ["model"], SHARES)
@@ -53,7 +54,7 @@ class WorkerMetrics:
         ProcessCollector("timeripple_worker", registry=registry)
         registry.register(GpuCollector())
         for model_id in model_ids:
-            for stage in (*_STAGES, *_RARE_STAGES):
+            for stage in ("queue", *_STAGES, *_RARE_STAGES):
                 self._stages.labels(model_id, stage)
             for by_model in (self._jobs, self._steps, self._savings, self._dial):
                 by_model.labels(model_id)
@@ -61,6 +62,10 @@ class WorkerMetrics:
             self._losses.labels(reason)
         for outcome in get_args(Attempted):
             self._webhooks.labels(outcome)
+
+    def started(self, model_id: str, wait_seconds: float) -> None:
+        """Observe how long a job waited in the queue, when it starts."""
+        self._stages.labels(model_id, "queue").observe(wait_seconds)
 
     def succeeded(self, model_id: str, metrics: JobMetrics) -> None:
         """Observe a job whose success has been recorded."""

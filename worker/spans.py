@@ -21,10 +21,8 @@ class ExecutionSpans:
         assert record.started_at is not None
         parent = context_of(record.traceparent)
         attributes = {"timeripple.job.id": record.id, "timeripple.model": record.request.model}
-        # Of an attempt after the first the wait is not known: it began when the one before was lost.
-        if record.attempts == 1:
-            wait = tracer.start_span("queue", parent, start_time=_ns(record.created_at), attributes=attributes)
-            wait.end(_ns(record.started_at))
+        wait = tracer.start_span("queue", parent, start_time=_ns(record.waiting_since), attributes=attributes)
+        wait.end(_ns(record.started_at))
         self._span = tracer.start_span(
             "job", parent, SpanKind.CONSUMER, attributes | {"timeripple.attempt": record.attempts}
         )
@@ -35,7 +33,7 @@ class ExecutionSpans:
         """The job is in this stage now."""
         if self._stage is not None and self._stage[0] == stage:
             return
-        self._leave()
+        self.leave()
         self._stage = (stage, tracer.start_span(stage, self._context))
 
     def succeeded(self, metrics: JobMetrics) -> None:
@@ -49,11 +47,13 @@ class ExecutionSpans:
         self._span.set_status(Status(StatusCode.ERROR, code))
 
     def end(self) -> None:
-        """The execution is over."""
-        self._leave()
-        self._span.end()
+        """The execution is over; what is said a second time changes nothing."""
+        self.leave()
+        if self._span.is_recording():
+            self._span.end()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """The stage is over."""
         if self._stage is not None:
             self._stage[1].end()
             self._stage = None

@@ -6,7 +6,13 @@ from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import DashboardLinkType, DataSourceRef, VariableRefresh
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardLinkType,
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+    VariableRefresh,
+)
 
 from grafana import fleet, latency, savings
 from grafana.panel import Panel
@@ -46,10 +52,21 @@ def _panel(panel: Panel) -> Any:
     built = built.title(panel.title).description(panel.description).datasource(_DATASOURCE).unit(panel.unit)
     if panel.largest is not None:
         built = built.max(panel.largest)
-    for letter, (expression, legend) in zip(ascii_uppercase, panel.queries.items(), strict=False):
+    if panel.kind == "stat":
+        built = built.thresholds(_thresholds(panel))
+    for letter, (expression, legend) in zip(ascii_uppercase[: len(panel.queries)], panel.queries.items(), strict=True):
         query = prometheus.Dataquery().ref_id(letter).expr(expression).legend_format(legend).datasource(_DATASOURCE)
         built.with_target(query.instant() if panel.kind == "stat" else query.range())
     return built.span(panel.width).height(4 if panel.kind == "stat" else 8)
+
+
+def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
+    steps = [Threshold(None, "blue")]
+    if panel.alarm is not None:
+        side, value = panel.alarm
+        colours = ("red", "green") if side == "below" else ("green", "red")
+        steps = [Threshold(None, colours[0]), Threshold(value, colours[1])]
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 if __name__ == "__main__":

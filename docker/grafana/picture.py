@@ -4,12 +4,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import FuncFormatter
 
 from grafana.build import DASHBOARDS, path_of
@@ -35,12 +35,10 @@ def draw(prometheus: str, title: str, window: Window, path: Path) -> None:
     heights = [1 if row[0].kind == "stat" else 3 for row in rows]
     figure = plt.figure(figsize=(15, 0.85 * sum(heights) + 0.6), layout="constrained")
     figure.suptitle(f"TimeRipple: {title}", fontweight="bold")
-    grid = GridSpec(len(rows), _COLUMNS, figure, height_ratios=heights)
-    for number, row in enumerate(rows):
-        column = 0
-        for panel in row:
-            axes = figure.add_subplot(grid[number, column : column + panel.width])
-            column += panel.width
+    parts: Any = figure.subfigures(len(rows), height_ratios=heights)
+    for part, row in zip(parts, rows, strict=True):
+        widths = [panel.width for panel in row]
+        for axes, panel in zip(part.subplots(1, len(row), width_ratios=widths, squeeze=False)[0], row, strict=True):
             series = read_panel(prometheus, panel, window)
             (_draw_stat if panel.kind == "stat" else _draw_lines)(axes, panel, series)
     figure.savefig(path, dpi=80)
@@ -110,7 +108,8 @@ def main() -> None:
     minutes = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
     now = time.time()
     for title in DASHBOARDS:
-        draw(prometheus, title, Window(now - 60 * minutes, now, 60.0), folder / f"{path_of(title).stem}.png")
+        # As Grafana computes the width of a rate, where Prometheus scrapes every five seconds.
+        draw(prometheus, title, Window(now - 60 * minutes, now, 20.0), folder / f"{path_of(title).stem}.png")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from grafana.panel import Panel, increase, quantiles, rate
 
-_DENSE, _EXECUTED = (f"timeripple_attention_{kind}_flops_total" for kind in ("dense", "executed"))
-_ESTIMATE, _TOOK = (f"timeripple_{name}_seconds_total" for name in ("dense_denoise_estimate", "estimated_denoise"))
+_DENSE, _EXECUTED = "attention_dense_flops", "attention_executed_flops"
+_ESTIMATE, _TOOK = "dense_denoise_estimate_seconds", "estimated_denoise_seconds"
 _HOW_ESTIMATED = (
     "What denoising would have taken without reuse, over what it took. Each job's own dense steps tell: the lower "
-    "median of their times, for all steps; where a quality check rendered the dense twin, its measured time. Jobs that "
-    "began with loading the model, ran no dense step, or run with a step cache, are left out."
+    "median of their times without the first step's, for all steps; where a quality check rendered the dense twin, its "
+    "measured time. A model's first jobs after loading, jobs with no other dense step, and those with a step cache are "
+    "left out."
 )
 _DIAL = "up to {{aggressiveness}}"
 
@@ -24,7 +25,7 @@ PANELS = [
         6,
         _HOW_ESTIMATED,
     ),
-    Panel("Video made", {increase("timeripple_video_seconds_total"): "made"}, "s", "stat", 6),
+    Panel("Video made", {increase("video_seconds"): "made"}, "s", "stat", 6),
     Panel(
         "Savings by model",
         {f"1 - {rate(_EXECUTED, 'model')} / {rate(_DENSE, 'model')}": "{{model}}"},
@@ -51,13 +52,13 @@ PANELS = [
     Panel("Aggressiveness asked for", quantiles("timeripple_job_aggressiveness_ratio"), "none", width=6, largest=1),
     Panel(
         "Jobs by what ran",
-        {rate("timeripple_attention_jobs_total", "mode, backend"): "{{mode}} {{backend}}"},
+        {rate("attention_jobs", "mode, backend"): "{{mode}} {{backend}}"},
         "ops",
         width=6,
     ),
     Panel(
         "Calls that fell back to dense",
-        {rate("timeripple_attention_fallback_calls_total", "reason"): "{{reason}}"},
+        {rate("attention_fallback_calls", "reason"): "{{reason}}"},
         "ops",
         width=6,
     ),

@@ -80,7 +80,7 @@ class LatencySeconds(BaseModel):
     load: float = Field(0.0, description="Loading the model; 0 when it was loaded already.")
     mp4_encode: float = Field(0.0, description="Frames to the file, whatever its format, and its pictures.")
     quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")
-    queue: float = Field(0.0, description="Waiting for a worker.")
+    queue: float = Field(0.0, description="Waiting for a worker, before the start that succeeded.")
     store: float = Field(0.0, description="The files on their way into the video store.")
     text_encode: float = Field(0.0, description="Reading the prompt.")
     total: float = Field(0.0, description="From acceptance to the finished file.")
@@ -339,10 +339,12 @@ class JobMetrics(BaseModel):
 
     attention: AttentionMetrics = Field(..., description="What reuse saved.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
-    denoising_step_s: list[float] = Field([], description="Time of each denoising step; a batch has them together.")
+    denoising_step_s: list[float] = Field(
+        [], description="Time of each denoising step; a batch has them together, and none if it shrank."
+    )
     dense_denoise_estimate_s: float | None = Field(
         None,
-        description="What denoising would have taken without reuse: measured on the dense twin, where there is one, else the lower median of the job's own dense steps, times all steps. Null where nothing says so: no step was dense, there is a step cache, or the model ran for the first time after loading, when a step takes longer.",
+        description="What denoising would have taken without reuse: measured on the dense twin, where there is one, else the lower median of the job's own dense steps but the first, times all steps. Null where nothing says so: no other step was dense, there is a step cache, a batch shrank on the way, or the model ran for the first time after loading, when steps take longer.",
     )
     device: DeviceMetrics = Field(..., description="Where it ran.")
     latency_s: LatencySeconds = Field(..., description="Where the time went.")

@@ -4,10 +4,22 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
-from ripple_core.contract.errors import GenerationFailed, RippleError, StorageFull, StorageUnavailable, WorkerLost
+from ripple_core.contract.errors import (
+    GenerationFailed,
+    InvalidOutput,
+    LoraLoadFailed,
+    ModelLoadFailed,
+    OutOfMemory,
+    RippleError,
+    Stalled,
+    StorageFull,
+    StorageUnavailable,
+    WorkerLost,
+)
 from ripple_core.contract.job import JobStatus
-from ripple_core.contract.metrics import JobMetrics
+from ripple_core.contract.metrics import JobMetrics, ModeThatRan
 
 # By quarters of the dial.
 _BY_DIAL = (
@@ -23,10 +35,16 @@ _SECOND_TRIES = (
     ("out_of_memory", "vae_tiling"),
     ("out_of_memory", "unloaded_models"),
 )
+_BACKENDS = ("torch", "triton", "none")
 _QUARTERS = ("0", "0.25", "0.5", "0.75", "1")
 _FAILURES: tuple[type[RippleError], ...] = (
     GenerationFailed,
-    *GenerationFailed.__subclasses__(),
+    InvalidOutput,
+    LoraLoadFailed,
+    ModelLoadFailed,
+    OutOfMemory,
+    Stalled,
+    WorkerLost,
     StorageUnavailable,
     StorageFull,
 )
@@ -67,6 +85,11 @@ def from_zero(model_id: str) -> list[Count]:
         *(ended(status) for status in (JobStatus.SUCCEEDED, JobStatus.CANCELLED)),
         *(ended(JobStatus.FAILED, error.code) for error in _FAILURES),
         Count("attempts_failed", labels={"error_code": WorkerLost.code}),
+        *(
+            Count("attention_jobs", labels={"mode": mode, "backend": backend})
+            for mode in get_args(ModeThatRan)
+            for backend in _BACKENDS
+        ),
         *(Count("second_tries", labels={"reason": reason, "remedy": remedy}) for reason, remedy in _SECOND_TRIES),
         *(Count(name, labels={"aggressiveness": share}) for name in _BY_DIAL for share in _QUARTERS),
     ]
@@ -79,13 +102,23 @@ def quarter(aggressiveness: float) -> str:
 
 
 def _by_dial(metrics: JobMetrics) -> list[Count]:
-    attention, seconds, estimate = metrics.attention, metrics.latency_s.denoise, metrics.dense_denoise_estimate_s
-    amounts = [attention.dense_flops, attention.executed_flops, seconds, metrics.output.duration_s]
+    attention, estimate = metrics.attention, metrics.dense_denoise_estimate_s
+    # The jobs of a batch have the same seconds, which count once.
+    seconds = metrics.latency_s.denoise / metrics.batch_size
+    amounts: dict[str, float] = {
+        "attention_dense_flops": attention.dense_flops,
+        "attention_executed_flops": attention.executed_flops,
+        "denoise_seconds": seconds,
+        "video_seconds": metrics.output.duration_s,
+    }
     if estimate is not None:
         # A ratio of the two is over the same jobs.
-        amounts += [seconds, estimate]
+        amounts |= {
+            "estimated_denoise_seconds": seconds,
+            "dense_denoise_estimate_seconds": estimate / metrics.batch_size,
+        }
     labels = {"aggressiveness": quarter(attention.aggressiveness)}
-    return [Count(name, amount, labels) for name, amount in zip(_BY_DIAL, amounts, strict=False)]
+    return [Count(name, amount, labels) for name, amount in amounts.items()]
 
 
 def encode(counts: Iterable[Count]) -> str:

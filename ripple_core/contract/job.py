@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.request import Priority, ResolvedRequest
@@ -89,9 +89,14 @@ class Webhook(BaseModel):
 class JobRecord(BaseModel):
     """Everything stored of a job."""
 
+    # What cannot be read is not quoted: it may be a prompt.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     id: str
     status: JobStatus = JobStatus.QUEUED
     created_at: datetime
+    # When it came back to the queue, if it did.
+    queued_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: Progress = Progress()
@@ -117,6 +122,11 @@ class JobRecord(BaseModel):
     # The HTTP request that submitted it, and the trace that this is a part of.
     request_id: str | None = None
     traceparent: str | None = None
+
+    @property
+    def waiting_since(self) -> datetime:
+        """When it came, or came back, to the queue."""
+        return self.queued_at or self.created_at
 
     @property
     def attempt_id(self) -> str | None:

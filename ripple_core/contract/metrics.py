@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class LatencySeconds(BaseModel):
     """Wall-clock seconds of each stage; total runs from acceptance to the finished MP4."""
 
-    queue: float = Field(0.0, description="Waiting for a worker.")
+    queue: float = Field(0.0, description="Waiting for a worker, before the start that succeeded.")
     load: float = Field(0.0, description="Loading the model; 0 when it was loaded already.")
     text_encode: float = Field(0.0, description="Reading the prompt.")
     denoise: float = Field(0.0, description="All denoising steps.")
@@ -120,12 +120,15 @@ class JobMetrics(BaseModel):
     attention: AttentionMetrics = Field(description="What reuse saved.")
     device: DeviceMetrics = Field(description="Where it ran.")
     output: OutputMetrics = Field(description="What came out.")
-    denoising_step_s: list[float] = Field([], description="Time of each denoising step; a batch has them together.")
+    denoising_step_s: list[float] = Field(
+        [], description="Time of each denoising step; a batch has them together, and none if it shrank."
+    )
     dense_denoise_estimate_s: float | None = Field(
         None,
         description="What denoising would have taken without reuse: measured on the dense twin, where there is one, "
-        "else the lower median of the job's own dense steps, times all steps. Null where nothing says so: no step was "
-        "dense, there is a step cache, or the model ran for the first time after loading, when a step takes longer.",
+        "else the lower median of the job's own dense steps but the first, times all steps. Null where nothing says "
+        "so: no other step was dense, there is a step cache, a batch shrank on the way, or the model ran for the first "
+        "time after loading, when steps take longer.",
     )
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")

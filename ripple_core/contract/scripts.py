@@ -17,7 +17,8 @@ TRANSITION = (
     _SCOPES
     + """
 local prefix, id, new = ARGV[1], ARGV[2], ARGV[4]
-local job = redis.call('HMGET', KEYS[1], 'status', 'owner', 'execution', 'priority', 'estimated_s', 'webhook')
+local job = redis.call('HMGET', KEYS[1], 'status', 'owner', 'execution', 'priority', 'estimated_s', 'webhook',
+  'request')
 local status = job[1]
 if not status then return 'missing' end
 if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then
@@ -26,14 +27,14 @@ if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then
   return status
 end
 if ARGV[5] ~= '' and job[3] ~= ARGV[5] then return 'lost' end
+-- Before anything is written: a script that fails leaves what it has done.
+local counts = cjson.decode(ARGV[9])
+local readable, request = pcall(cjson.decode, job[7] or '')
+local model = readable and request.model or 'unknown'
 redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 10))
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[8])
-local counts = cjson.decode(ARGV[9])
-if #counts > 0 then
-  local model = cjson.decode(redis.call('HGET', KEYS[1], 'request')).model
-  for at = 1, #counts, 2 do
-    redis.call('HINCRBYFLOAT', prefix .. 'counters', model .. '\t' .. counts[at], counts[at + 1])
-  end
+for at = 1, #counts, 2 do
+  redis.call('HINCRBYFLOAT', prefix .. 'counters', model .. '\t' .. counts[at], counts[at + 1])
 end
 for _, scope in ipairs(scopes(job[2])) do
   redis.call('ZREM', prefix .. scope .. 'jobs:' .. status, id)

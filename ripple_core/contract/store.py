@@ -190,7 +190,7 @@ class JobStore:
             failure: how that ended; None when the worker hands the job back in good order, and the attempt does not
                 count.
         """
-        fields = {"progress": Progress().model_dump_json(), "execution": ""}
+        fields = {"progress": Progress().model_dump_json(), "execution": "", "queued_at": utc_now().isoformat()}
         if failure is None:
             return self._transition(job_id, (JobStatus.RUNNING,), JobStatus.QUEUED, fields, owner, attempts=-1)
         fields["last_failure"] = failure.model_dump_json()

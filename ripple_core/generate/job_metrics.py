@@ -42,13 +42,15 @@ def dense_denoise_estimate_s(
 ) -> float | None:
     """What denoising would have taken without reuse: the twin's time, or that of steps like the video's dense ones.
 
-    The lower median of these: of two, the first may have compiled something. A step cache leaves out work in some
-    steps and not in others, so that no step stands for all.
+    The lower median of these, without the first step of all: it prepares the loop, and may compile. A step cache leaves
+    out work in some steps and not in others, so that no step stands for all.
     """
+    if has_step_cache:
+        return None
     if quality is not None:
         return quality.dense_denoise_s
-    dense = [video.step_seconds[step] for step in video.report.dense_steps]
-    return statistics.median_low(dense) * len(video.step_seconds) if dense and not has_step_cache else None
+    dense = [video.step_seconds[step] for step in video.report.dense_steps if 0 < step < len(video.step_seconds)]
+    return statistics.median_low(dense) * len(video.step_seconds) if dense else None
 
 
 def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:

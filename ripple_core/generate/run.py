@@ -45,7 +45,7 @@ class GeneratedFrames:
     Attributes:
         frames: uint8 ``[num_frames, height, width, 3]``.
         latency: of the stages that ran here.
-        step_seconds: of each denoising step.
+        step_seconds: of each denoising step; empty where a batch shrank on the way, whose steps are not alike.
         report: what reuse saved.
         peak_memory_bytes: while it ran.
         retries: within these stages.
@@ -173,7 +173,7 @@ def _generate(
             return GenerationCancelled("The job was cancelled.")
         if number in watch.problems:
             return InvalidFrames(watch.problems[number], report_of(number))
-        steps = tuple(watch.clock.seconds())
+        steps = () if watch.shrank else tuple(watch.clock.seconds())
         return GeneratedFrames(frames[number], watch.latency, steps, report_of(number), peak, tuple(retries))
 
     return [ended(number) for number in range(len(watch.jobs))]

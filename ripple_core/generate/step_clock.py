@@ -7,7 +7,7 @@ import torch
 
 
 class StepClock:
-    """Marks the start of the loop and the end of each step.
+    """Marks the start of the loop and the end of each step; the first one has what prepares the loop in it.
 
     On a CUDA device the marks are events in its stream: the host runs ahead of the device, and is not made to wait.
 

@@ -53,6 +53,7 @@ class Watch:
         problems: what is wrong with a job's latents or frames.
         device: that the steps run on.
         latency: of the stages that are over.
+        shrank: whether jobs were dropped between denoising steps.
         clock: of the denoising steps.
     """
 
@@ -65,6 +66,7 @@ class Watch:
     problems: dict[int, str] = field(default_factory=dict)
     latency: LatencySeconds = field(default_factory=LatencySeconds)
     clock: StepClock = field(init=False)
+    shrank: bool = False
     _stage_began: float = 0.0
 
     def __post_init__(self) -> None:
@@ -133,6 +135,7 @@ class Watch:
         self._leave_if_nothing_is_left()
         if self.items == batch:
             return tensors
+        self.shrank = True
         kept = [batch.index(number) for number in self.items]
         shape = tensors["latents"].shape
 

@@ -85,16 +85,22 @@ def test_every_variable_is_in_the_example_and_has_a_default_or_is_asked_for() ->
 
 def test_the_example_names_nothing_that_is_not_used() -> None:
     interpolated = {variable.name for variable in variables(load(FILE)["services"])}
-    read_by_libraries = {"AWS_ENDPOINT_URL", "HF_TOKEN", ENDPOINT}
-    assert set(re.findall(r"^#?(\w+)=", EXAMPLE, re.MULTILINE)) <= interpolated | SETTINGS | read_by_libraries
+    read_by_others = {"COMPOSE_PROFILES", "AWS_ENDPOINT_URL", "HF_TOKEN", ENDPOINT}
+    assert set(re.findall(r"^#?(\w+)=", EXAMPLE, re.MULTILINE)) <= interpolated | SETTINGS | read_by_others
     for name in OURS:
         assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
+
+
+def test_the_example_names_every_profile() -> None:
+    (named,) = re.findall("^#COMPOSE_PROFILES=(.+)$", EXAMPLE, re.MULTILINE)
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    assert set(named.split(",")) == profiles
 
 
 def test_defaults_in_the_example_are_those_of_the_file() -> None:
     defaults = {(variable.name, variable.word) for variable in variables(load(FILE)["services"]) if variable.word}
     shown = dict(re.findall(r"^#(\w+)=(.+)$", EXAMPLE, re.MULTILINE))
-    for name in ("RIPPLE_PUBLISH", "RIPPLE_PORT", "RIPPLE_LOG_FORMAT", "GRAFANA_PORT"):
+    for name in ("RIPPLE_PUBLISH", "RIPPLE_PORT", "RIPPLE_LOG_FORMAT", "GRAFANA_PORT", "PROMETHEUS_PORT"):
         assert (name, shown[name]) in defaults
 
 
@@ -131,9 +137,24 @@ def test_a_service_is_pinned_and_shut_in(name: str) -> None:
     assert (user or "root").split(":")[0] not in ("0", "root") or base in ROOT_WITHOUT_CAPABILITIES
 
 
-def test_only_the_api_and_grafana_are_published_and_on_loopback() -> None:
+def test_only_the_api_and_what_watches_it_are_published_and_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"server": ["127.0.0.1:8000:8000"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert published == {
+        "server": ["127.0.0.1:8000:8000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+    for name in published:
+        # A port is published by way of a network that is not internal.
+        assert any(not (WITH_GPU["networks"][network] or {}).get("internal") for network in SERVICES[name]["networks"])
+
+
+def test_prometheus_and_grafana_have_a_way_out_that_is_nobody_elses() -> None:
+    users = {name for name, service in SERVICES.items() if "operators" in service["networks"]}
+    assert users == {"prometheus", "grafana"}
+    assert WITH_GPU["networks"]["operators"] is None
+    for name in users:
+        assert set(SERVICES[name]["networks"]) == {"operators", "monitoring"}
 
 
 def test_redis_is_out_of_reach_for_all_but_those_who_use_it() -> None:
@@ -175,6 +196,25 @@ def test_a_worker_that_is_stopped_has_time_to_hand_its_job_back() -> None:
     # The last ten: for Redis to come back.
     longest = fields["drain_seconds"].default + fields["cancel_grace_seconds"].default + 10
     assert seconds(SERVICES["worker"]["stop_grace_period"]) > longest
+
+
+def test_a_worker_has_time_to_load_before_it_counts_as_unhealthy() -> None:
+    longest = WorkerSettings.model_fields["load_seconds"].default
+    assert seconds(SERVICES["worker"]["healthcheck"]["start_period"]) >= longest
+
+
+@pytest.mark.parametrize("name", ["redis", "prometheus"])
+def test_what_is_read_again_at_a_start_has_time(name: str) -> None:
+    assert seconds(SERVICES[name]["healthcheck"]["start_period"]) == 300
+
+
+def test_an_alertmanager_can_be_named_by_uncommenting() -> None:
+    text = (ROOT / "docker/prometheus/prometheus.yml").read_text()
+    config = yaml.safe_load(re.sub("^#(?=alerting:|  )", "", text, flags=re.MULTILINE))
+    ((static,),) = (one["static_configs"] for one in config.pop("alerting")["alertmanagers"])
+    assert static["targets"]
+    # The rest stays as it is.
+    assert config == yaml.safe_load(text)
 
 
 def test_prometheus_finds_both_at_one_address_each() -> None:

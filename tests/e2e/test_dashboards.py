@@ -24,7 +24,7 @@ import pytest
 import yaml
 from fleet import Fleet, running_fleet, until
 from grafana.build import DASHBOARDS, path_of, render
-from grafana.panel import Panel
+from grafana.panel import Panel, recorded
 from grafana.picture import draw
 from grafana.query import Window, read_panel
 from PIL import Image
@@ -156,7 +156,7 @@ def _run_jobs(fleet: Fleet) -> None:
 def _wait_for_scrapes(watched: Watched) -> None:
     """Until Prometheus has what the processes have now, and the rules have been evaluated on it."""
     until(
-        lambda: watched.value("sum(max without (instance, pod) (timeripple_jobs_ended_total))") == len(watched.jobs),
+        lambda: watched.value(f"sum({recorded('jobs_ended')})") == len(watched.jobs),
         "all ends have been scraped",
     )
     time.sleep(3 * SCRAPE_SECONDS)
@@ -174,7 +174,12 @@ def test_the_rules_are_valid_and_alert_when_they_should(prometheus_binaries: tup
 
 def test_every_alert_is_tested() -> None:
     tested = yaml.safe_load((Path(__file__).parent / "alerts_test.yml").read_text())
-    names = {case["alertname"] for group in tested["tests"] for case in group["alert_rule_test"] if case["exp_alerts"]}
+    names = {
+        case["alertname"]
+        for group in tested["tests"]
+        for case in group.get("alert_rule_test", [])
+        if case["exp_alerts"]
+    }
     assert names == {rule["alert"] for rule in ALERTS}
 
 
@@ -207,7 +212,7 @@ def test_no_rule_of_ours_has_an_error(watched: Watched) -> None:
 
 def test_prometheus_counts_the_ends_that_the_jobs_tell(watched: Watched) -> None:
     told = Counter((job["status"], (job["error"] or {}).get("code", "")) for job in watched.jobs)
-    ends = watched.query("sum by (status, error_code) (max without (instance, pod) (timeripple_jobs_ended_total))")
+    ends = watched.query(f"sum by (status, error_code) ({recorded('jobs_ended')})")
     # Prometheus has no empty labels.
     counted = {(end["metric"]["status"], end["metric"].get("error_code", "")): float(end["value"][1]) for end in ends}
     assert told == {end: count for end, count in counted.items() if count}
@@ -217,7 +222,7 @@ def test_prometheus_counts_the_ends_that_the_jobs_tell(watched: Watched) -> None
 def test_prometheus_counts_the_flops_that_the_jobs_tell_once_for_all_api_processes(watched: Watched) -> None:
     done = [job["metrics"]["attention"] for job in watched.jobs if job["status"] == "succeeded"]
     for kind in ("dense", "executed"):
-        counted = watched.value(f"sum(max without (instance, pod) (timeripple_attention_{kind}_flops_total))")
+        counted = watched.value(f"sum({recorded(f'attention_{kind}_flops')})")
         assert counted == pytest.approx(sum(attention[f"{kind}_flops"] for attention in done), rel=1e-12)
         assert len(watched.query(f"count by (instance) (timeripple_attention_{kind}_flops_total)")) == 2
 
@@ -225,7 +230,9 @@ def test_prometheus_counts_the_flops_that_the_jobs_tell_once_for_all_api_process
 def test_histograms_hold_every_succeeded_job_and_every_step(watched: Watched) -> None:
     done = [job["metrics"] for job in watched.jobs if job["status"] == "succeeded"]
     assert watched.value("sum(timeripple_job_seconds_count)") == len(done)
-    for stage in ("queue", "text_encode", "denoise", "vae_decode", "mp4_encode", "store"):
+    starts = sum(job["attempts"] for job in watched.jobs)
+    assert watched.value('sum(timeripple_stage_seconds_count{stage="queue"})') == starts
+    for stage in ("text_encode", "denoise", "vae_decode", "mp4_encode", "store"):
         labels = f'stage="{stage}"'
         assert watched.value(f"sum(timeripple_stage_seconds_count{{{labels}}})") == len(done)
         seconds = watched.value(f"sum(timeripple_stage_seconds_sum{{{labels}}})")

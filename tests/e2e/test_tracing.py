@@ -1,14 +1,20 @@
 """One request through every process: its trace at a local OTLP receiver, its id in every log, and prompts in none."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fleet import SMALL, Fleet, running_fleet, until
 from otlp_receiver import ReceivedSpan, running_receiver
+from ports import free_port
 
 WORDS = "zebra"
 REQUEST_ID = "from-the-client:1"
@@ -80,7 +86,7 @@ def test_spans_last_as_long_as_the_job_says(observed: Observed) -> None:
     for stage in ("queue", "denoise", "text_encode"):
         span = observed.span(stage)
         # What the parent sees of a stage begins and ends a moment late.
-        assert span.ended - span.began == pytest.approx(latency[stage], abs=0.5), stage
+        assert span.ended - span.began == pytest.approx(latency[stage], abs=3), stage
     job = observed.span("job")
     for stage in STAGES:
         span = observed.span(stage)
@@ -125,3 +131,26 @@ def test_every_line_is_json_with_its_time_level_and_logger(observed: Observed) -
         assert lines
         for line in lines:
             assert {"timestamp", "level", "logger", "event"} <= line.keys()
+
+
+def test_a_receiver_that_never_answers_does_not_keep_a_process_from_ending(own_redis: Any, tmp_path: Path) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = {
+            "REDIS_URL": own_redis.url,
+            "RIPPLE_DATA_DIR": str(tmp_path),
+            "RIPPLE_PORT": str(port),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://{}:{}".format(*silent.getsockname()),
+        }
+        process = subprocess.Popen([sys.executable, "-m", "server"], env=os.environ | settings)
+        until(lambda: answers(f"http://127.0.0.1:{port}/jobs"), "the API answers")
+        process.terminate()
+        # An export may be under way for ten seconds; the SDK would wait for thirty more.
+        assert process.wait(timeout=20) == 0
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False

@@ -114,10 +114,23 @@ def test_selectors_find_the_pods_they_mean() -> None:
     for resource in of_kind("Service", "PodDisruptionBudget"):
         selector = resource["spec"]["selector"]
         assert selector.get("matchLabels", selector) == labels[resource["metadata"]["name"]]
-    (policy,) = of_kind("NetworkPolicy")
-    assert policy["spec"]["podSelector"]["matchLabels"] == labels["redis"]
-    ((who,),) = (rule["podSelector"]["matchExpressions"] for rule in policy["spec"]["ingress"][0]["from"])
-    assert [{who["key"]: value} for value in who["values"]] == [labels[name] for name in OURS]
+    redis, ours = (named("NetworkPolicy", name)["spec"] for name in ("redis", "server-and-worker"))
+    assert redis["podSelector"]["matchLabels"] == labels["redis"]
+    for selector in (redis["ingress"][0]["from"][0]["podSelector"], ours["podSelector"]):
+        (who,) = selector["matchExpressions"]
+        assert [{who["key"]: value} for value in who["values"]] == [labels[name] for name in OURS]
+
+
+def test_metrics_are_for_prometheus_and_the_api_is_for_all() -> None:
+    metrics, api = named("NetworkPolicy", "server-and-worker")["spec"]["ingress"]
+    assert {port_of(name, "metrics") for name in OURS} == {port["port"] for port in metrics["ports"]}
+    assert [port_of("server", "http")] == [port["port"] for port in api["ports"]]
+    assert "from" not in api
+    (source,) = metrics["from"]
+    (trigger,) = of_kind("ScaledObject")[0]["spec"]["triggers"]
+    # The one that the scaler asks.
+    namespace = source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert trigger["metadata"]["serverAddress"] == f"http://prometheus.{namespace}:9090"
 
 
 def test_ports_agree() -> None:
@@ -138,6 +151,23 @@ def test_ports_agree() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_every_setting_exists(name: str) -> None:
     assert {key for key in environment(name) if key.startswith("RIPPLE_")} <= SETTINGS
+
+
+def test_the_kustomization_says_how_its_images_are_made() -> None:
+    comment = (FOLDER / "kustomization.yaml").read_text()
+    for image in KUSTOMIZATION["images"]:
+        tag = f"{image['newName']}:{image['newTag']}"
+        dockerfile = f"docker/{image['name'].removeprefix('timeripple-')}.Dockerfile"
+        assert (ROOT / dockerfile).is_file()
+        assert f"#   docker build -f {dockerfile} -t {tag} .\n" in comment
+        assert f"#   docker push {tag}\n" in comment
+
+
+def test_the_kustomization_names_the_jobs_that_alerts_ask_for() -> None:
+    asked = set(re.findall(r'job="([^"]+)"', (ROOT / "docker/prometheus/rules.yml").read_text()))
+    assert asked
+    for job in asked:
+        assert job in (FOLDER / "kustomization.yaml").read_text()
 
 
 @every_workload
@@ -202,11 +232,25 @@ def test_volumes_exist(name: str) -> None:
 def test_probes_ask_what_is_answered(name: str) -> None:
     # A worker answers at its port for metrics alone, whatever the path.
     paths = {"server": {getattr(route, "path", "") for route in ops.router.routes}, "worker": {"/metrics"}}[name]
-    probes = [value["httpGet"] for key, value in container(name).items() if key.endswith("Probe")]
-    assert probes
-    for probe in probes:
-        assert probe["path"] in paths
-        assert port_of(name, probe["port"])
+    probes = {key: value for key, value in container(name).items() if key.endswith("Probe")}
+    assert {"readinessProbe", "livenessProbe"} <= set(probes)
+    for probe in probes.values():
+        if "httpGet" in probe:
+            assert probe["httpGet"]["path"] in paths
+        assert port_of(name, (probe.get("httpGet") or probe["tcpSocket"])["port"])
+
+
+def test_a_worker_has_time_to_load_and_is_not_ended_by_a_scrape_that_hangs() -> None:
+    startup = container("worker")["startupProbe"]
+    longest = WorkerSettings.model_fields["load_seconds"].default
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= longest
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert "httpGet" not in container("worker")[probe]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_files_of_a_volume_do_not_change_owner_at_every_start(name: str) -> None:
+    assert pod(name)["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def test_a_worker_has_a_gpu_and_time_to_hand_its_job_back() -> None:
@@ -224,6 +268,11 @@ def test_the_scaler_alone_says_how_many_workers_there_are() -> None:
     assert target["kind"] == "Deployment"
     # Every `kubectl apply` would set it back.
     assert "replicas" not in target["spec"]
+
+
+def test_workers_are_dropped_one_by_one() -> None:
+    behavior = of_kind("ScaledObject")[0]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert [(one["type"], one["value"]) for one in behavior["scaleDown"]["policies"]] == [("Pods", 1)]
 
 
 def test_the_scaler_asks_for_metrics_that_the_api_has(redis_client: Redis, redis_server: Any, tmp_path: Path) -> None:

@@ -124,3 +124,9 @@ def test_a_port_of_its_own_needs_no_key(own_redis: Any, start_api: Any, tmp_path
         api.submit()
         text = api.client.get(f"http://127.0.0.1:{unused_port}/metrics").text
         assert Scrape(text).value("timeripple_queued_jobs") == 1
+
+
+def test_what_another_version_counts_does_not_break_a_scrape(api: Any) -> None:
+    fields = ['m\t["new_counter", {}]', 'm\t["jobs_ended", {"status": "succeeded", "new_label": "x"}]']
+    api.store.redis.hset("ripple:counters", mapping=dict.fromkeys(fields, "1"))
+    assert ended(scrape(api)) == 0

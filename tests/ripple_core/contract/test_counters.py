@@ -47,6 +47,14 @@ def test_without_an_estimate_its_time_is_not_counted_either() -> None:
     assert not {"estimated_denoise_seconds", "dense_denoise_estimate_seconds"} & names
 
 
+def test_the_jobs_of_a_batch_count_their_seconds_once() -> None:
+    together = METRICS.model_copy(update={"batch_size": 3, "dense_denoise_estimate_s": 6.0})
+    counted = {count.name: count.amount for _ in range(3) for count in counters.measured(together)}
+    assert 3 * counted["denoise_seconds"] == METRICS.latency_s.denoise
+    assert 3 * counted["dense_denoise_estimate_seconds"] == 6.0
+    assert counted["attention_dense_flops"] == METRICS.attention.dense_flops
+
+
 def test_all_that_a_job_may_count_by_the_dial_begins_at_zero() -> None:
     zeros = counters.from_zero("m")
     begun = {(count.name, count.labels["aggressiveness"]) for count in zeros if "aggressiveness" in count.labels}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from redis import Redis
 from samples import FAILURE, METRICS, REQUEST, worker_info
 
@@ -153,6 +154,33 @@ def test_every_change_is_an_event(store: JobStore) -> None:
     store.fail(job_id, owner, ERROR)
     events = [fields[b"event"].decode() for _, fields in store.redis.xrange(events_key(job_id))]
     assert events == ["state", "state", "progress", "state"]
+
+
+def test_a_record_whose_request_cannot_be_read_comes_to_its_end_all_the_same(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    store.redis.hset(f"ripple:job:{job_id}", "request", "{")
+    assert store.fail(job_id, owner, ERROR)
+    assert store.counts()[JobStatus.FAILED] == 1
+    assert store.counts()[JobStatus.RUNNING] == 0
+    assert [count.labels["model"] for count in store.counters()] == ["unknown"]
+
+
+def test_what_cannot_be_read_is_not_quoted(store: JobStore) -> None:
+    job_id = add(store)
+    store.redis.hset(f"ripple:job:{job_id}", "request", '{"prompt": "secret words"}')
+    with pytest.raises(ValidationError) as raised:
+        store.get(job_id)
+    assert "secret words" not in str(raised.value)
+
+
+def test_the_wait_begins_again_when_a_job_comes_back(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    before = store.get(job_id)
+    assert before.waiting_since == before.created_at
+    assert store.return_to_queue(job_id, owner, None)
+    after = store.get(job_id)
+    assert before.started_at is not None
+    assert after.waiting_since >= before.started_at
 
 
 def test_deleting_forgets_everything(store: JobStore) -> None:

@@ -91,7 +91,8 @@ def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> 
     steps = metrics.denoising_step_s
     assert len(steps) == len(attention.by_step)
     assert 0 < sum(steps) <= latency.denoise
-    dense = [seconds for seconds, step in zip(steps, attention.by_step, strict=True) if step.dense]
+    # The first step of all is left out.
+    dense = [seconds for seconds, step in list(zip(steps, attention.by_step, strict=True))[1:] if step.dense]
     assert metrics.dense_denoise_estimate_s == pytest.approx(statistics.median_low(dense) * len(steps))
     content = (tmp_path / "video.mp4").read_bytes()
     assert metrics.output.bytes == len(content)
