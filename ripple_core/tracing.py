@@ -3,8 +3,8 @@
 A job's trace begins with the request that submitted it, and goes on in the worker: the record carries the context.
 """
 
-import atexit
 import os
+from threading import Thread
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -14,8 +14,7 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
-# What is left at the end of a process is given up then: a receiver may be away.
-_LAST_MILLISECONDS = 2000
+_LAST_SECONDS = 2.0
 
 tracer = trace.get_tracer("timeripple")
 _propagator = TraceContextTextMapPropagator()
@@ -46,11 +45,17 @@ def configure_tracing(service: str) -> None:
 
     os.environ.setdefault("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(shutdown_on_exit=False)
-    processor = BatchSpanProcessor(OTLPSpanExporter())
-    provider.add_span_processor(processor)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    # The processor's own shutdown waits for half a minute.
-    atexit.register(processor._batch_processor.shutdown, timeout_millis=_LAST_MILLISECONDS)
+
+
+def end_tracing() -> None:
+    """Send what is left, for a moment at most: the SDK alone would wait half a minute for a receiver that is away."""
+    shutdown = getattr(trace.get_tracer_provider(), "shutdown", None)
+    if shutdown is not None:
+        last = Thread(target=shutdown, daemon=True)
+        last.start()
+        last.join(_LAST_SECONDS)
 
 
 def traceparent() -> str | None:

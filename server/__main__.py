@@ -13,7 +13,7 @@ from ripple_core.contract.keys import ApiKeys
 from ripple_core.contract.model_config import load_model_configs
 from ripple_core.logs import configure_logging
 from ripple_core.metrics_port import open_metrics_port
-from ripple_core.tracing import configure_tracing
+from ripple_core.tracing import configure_tracing, end_tracing
 from server.app import create_app
 from server.settings import ServerSettings
 
@@ -50,6 +50,7 @@ def main() -> int:
         access_log=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+    end_tracing()
     return 0
 
 

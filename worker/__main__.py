@@ -8,7 +8,7 @@ from redis import RedisError
 from ripple_core.contract.errors import ModelsFileInvalid, UnknownModel
 from ripple_core.contract.model_config import load_model_configs
 from ripple_core.logs import configure_logging
-from ripple_core.tracing import configure_tracing
+from ripple_core.tracing import configure_tracing, end_tracing
 from worker.loop import run_worker
 from worker.settings import WorkerSettings
 
@@ -32,6 +32,7 @@ def main() -> int:
     except (ValueError, RedisError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    end_tracing()
     return 0
 
 
