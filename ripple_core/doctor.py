@@ -30,7 +30,6 @@ State = Literal["ok", "warning", "missing"]
 PARTS: tuple[Part, ...] = ("server", "worker")
 _WORKER: tuple[Part, ...] = ("worker",)
 _LOW_DISK_BYTES = 5e9
-_REDIS_SECONDS = 3.0
 _INSTALL_WORKER = "pip install 'timeripple[worker]'"
 
 
@@ -108,7 +107,7 @@ def _redis(url: str | None) -> Finding:
         return _embedded_redis()
     remedy = "start it, or correct REDIS_URL"
     try:
-        with connect(url, _REDIS_SECONDS, retries=0) as redis:
+        with connect(url) as redis:
             info = redis.info()
     except (RedisError, ValueError, OSError) as error:
         return Finding("Redis", PARTS, "missing", _without_password(error, url), remedy)
