@@ -49,6 +49,14 @@ def until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SEC
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
+def answers(url: str) -> bool:
+    """Whether a server is there, and content."""
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
 def is_gone(process: psutil.Process) -> bool:
     """Ended; one whose parent has died too may wait for somebody to notice."""
     try:

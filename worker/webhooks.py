@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from threading import Event, Thread
 from typing import Literal
 
@@ -26,6 +25,7 @@ from ripple_core.contract.webhooks import (
     WebhookPayload,
     webhook_secret,
 )
+from ripple_core.versions import versions
 from worker.post import Answer, Poster, PostFailed
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class WebhookDeliverer:
         signer = Signer(webhook_secret(self._store.redis, record.owner))
         headers = {
             "content-type": "application/json",
-            "user-agent": _user_agent(),
+            "user-agent": f"TimeRipple/{versions()['timeripple']}",
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now)),
             "webhook-signature": signer.sign(message_id, at, body),
@@ -198,10 +198,3 @@ def _failure(outcome: Answer | PostFailed) -> str | None:
     if status_code == _GONE:
         return "the answer was 410: the receiver is gone for good"
     return f"the answer was {status_code}"
-
-
-def _user_agent() -> str:
-    try:
-        return f"TimeRipple/{version('timeripple')}"
-    except PackageNotFoundError:
-        return "TimeRipple/0"

@@ -68,12 +68,8 @@ class JobQueue:
         # Not enqueue(): that one opens a transaction of its own inside the caller's.
         self.of_one(model_id, priority).enqueue_many([message], pipeline=pipeline)
 
-    def num_messages(self) -> int:
-        """Messages that no worker has taken yet."""
-        return sum(self.num_messages_by_queue().values())
-
     def num_messages_by_queue(self) -> dict[str, int]:
-        """The same by name of the queue, of all there have ever been, e.g. {"ripple-high:some/model": 2}."""
+        """Messages no worker has taken yet, by every queue there has ever been, e.g. {"ripple-high:some/model": 2}."""
         keys = self._keys()
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:

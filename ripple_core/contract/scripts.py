@@ -17,8 +17,7 @@ TRANSITION = (
     _SCOPES
     + """
 local prefix, id, new = ARGV[1], ARGV[2], ARGV[4]
-local job = redis.call('HMGET', KEYS[1], 'status', 'owner', 'execution', 'priority', 'estimated_s', 'webhook',
-  'request')
+local job = redis.call('HMGET', KEYS[1], 'status', 'owner', 'execution', 'priority', 'estimated_s', 'webhook')
 local status = job[1]
 if not status then return 'missing' end
 if not string.find(ARGV[3], ',' .. status .. ',', 1, true) then
@@ -29,8 +28,11 @@ end
 if ARGV[5] ~= '' and job[3] ~= ARGV[5] then return 'lost' end
 -- Before anything is written: a script that fails leaves what it has done.
 local counts = cjson.decode(ARGV[9])
-local readable, request = pcall(cjson.decode, job[7] or '')
-local model = readable and request.model or 'unknown'
+local model
+if #counts > 0 then
+  local readable, request = pcall(cjson.decode, redis.call('HGET', KEYS[1], 'request') or '')
+  model = readable and request.model or 'unknown'
+end
 redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 10))
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[8])
 for at = 1, #counts, 2 do

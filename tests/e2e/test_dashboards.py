@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from fleet import Fleet, running_fleet, until
+from fleet import Fleet, answers, running_fleet, until
 from grafana.build import DASHBOARDS, path_of, render
 from grafana.panel import Panel, recorded
 from grafana.picture import draw
@@ -35,7 +35,7 @@ RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
 PANELS = [(title, panel) for title, panels in DASHBOARDS.items() for panel in panels]
 STAND_INS = Path(__file__).parent / "stand_ins"
-# Large enough that attention reuses; 2 of 8 steps are dense.
+# Large enough that attention reuses.
 REAL = {"width": 64, "height": 64, "num_frames": 17}
 SCRAPE_SECONDS = 1
 
@@ -93,18 +93,11 @@ def running_prometheus(binary: Path, folder: Path, targets: dict[str, list[str]]
     command = [binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]
     process = subprocess.Popen([*command, f"--web.listen-address={address}", "--log.level=warn"])
     try:
-        until(lambda: _answers(f"http://{address}/-/ready"), "Prometheus is ready")
+        until(lambda: answers(f"http://{address}/-/ready"), "Prometheus is ready")
         yield f"http://{address}"
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")

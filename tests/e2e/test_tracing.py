@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from fleet import SMALL, Fleet, running_fleet, until
+from fleet import SMALL, Fleet, answers, running_fleet, until
 from otlp_receiver import ReceivedSpan, running_receiver
 from ports import free_port
 
@@ -147,10 +146,3 @@ def test_a_receiver_that_never_answers_does_not_keep_a_process_from_ending(own_r
         process.terminate()
         # An export may be under way for ten seconds; the SDK would wait for thirty more.
         assert process.wait(timeout=20) == 0
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.TransportError:
-        return False
