@@ -68,6 +68,7 @@ _STATUS: dict[type[errors.RippleError], int] = {
     errors.VideoNotReady: 409,
     errors.NoVideo: 409,
     errors.VideoExpired: 410,
+    errors.NoImage: 404,
     StillStopping: 409,
     errors.StorageUnavailable: 503,
     errors.StorageFull: 507,

@@ -24,6 +24,9 @@ class ServerSettings(SharedSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins, separated by commas, whose pages may call the API. None by default."
     )
+    dashboards_url: str | None = Field(
+        None, pattern="^https?://[^/]", description="Where people find the dashboards, for a link on the page."
+    )
     max_body_bytes: int = Field(20 * 1024**2, ge=1024, description="Largest request body.")
     rate_limit: str = Field(
         "600/minute", pattern=r"^[1-9]\d*/(second|minute|hour|day)$", description="Submissions of one API key."

@@ -33,7 +33,8 @@ class Estimate(BaseModel):
     based_on_jobs: int = Field(..., description="Number of finished jobs the seconds are taken from.")
     dense_flops: int = Field(..., description="FLOPs of the video self-attention without reuse.")
     executed_flops: int | None = Field(
-        ..., description="FLOPs expected to be left, from the savings of like jobs; null while there is no such job."
+        ...,
+        description="FLOPs expected to be left, from the savings of like jobs; between two values of the dial that have been used, by interpolation. Null while no like job was at this value or above.",
     )
     seconds: float | None = Field(
         ...,
@@ -479,6 +480,7 @@ class Model(BaseModel):
         validate_default=True,
     )
     description: str = Field("", description="What it is, in a line.")
+    example_prompts: list[str] = Field([], description="Prompts that show what it can do.")
     frame_multiple: int = Field(4, description="num_frames is a multiple of this, plus 1.")
     id: str = Field(..., description="What `model` of a request may be.")
     loaded_on: list[LoadedOn] = Field(

@@ -134,6 +134,12 @@ class NoVideo(RippleError):
     code = "no_video"
 
 
+class NoImage(RippleError):
+    """The image of a job was asked for that has none."""
+
+    code = "no_image"
+
+
 class VideoExpired(RippleError):
     """The video was kept for its time and then deleted."""
 

@@ -16,7 +16,7 @@ from ripple_core.contract.store import PREFIX
 _KEPT_JOBS = 200
 _NEAREST_JOBS = 9
 _FRESH_SECONDS = 1.0
-# Savings of jobs further away than this on the dial say nothing about a request.
+# On the dial; jobs further away count by interpolation.
 _NEAR_AGGRESSIVENESS = 0.05
 _NEAR_TOKENS = 1.5
 
@@ -38,7 +38,8 @@ class Estimate(BaseModel):
     tokens: int = Field(description="Video tokens of each attention call: latent frames x rows x columns.")
     dense_flops: int = Field(description="FLOPs of the video self-attention without reuse.")
     executed_flops: int | None = Field(
-        description="FLOPs expected to be left, from the savings of like jobs; null while there is no such job."
+        description="FLOPs expected to be left, from the savings of like jobs; between two values of the dial that "
+        "have been used, by interpolation. Null while no like job was at this value or above."
     )
     seconds: float | None = Field(
         description="Expected seconds on a worker that has the model loaded, from what like jobs took; null while no "
@@ -132,13 +133,31 @@ def _expected_savings(jobs: list[PastJob], request: ResolvedRequest, tokens: int
     if reuse.mode == "dense" or reuse.aggressiveness == 0:
         return 0.0
     alike = [
-        job.savings
-        for job in jobs
-        if job.mode == reuse.mode
-        and abs(job.aggressiveness - reuse.aggressiveness) <= _NEAR_AGGRESSIVENESS
-        and abs(math.log(job.tokens / tokens)) <= math.log(_NEAR_TOKENS)
+        job for job in jobs if job.mode == reuse.mode and abs(math.log(job.tokens / tokens)) <= math.log(_NEAR_TOKENS)
     ]
-    return statistics.median(alike[:_NEAREST_JOBS]) if alike else None
+    here = [job.savings for job in alike if abs(job.aggressiveness - reuse.aggressiveness) <= _NEAR_AGGRESSIVENESS]
+    if here:
+        return statistics.median(here[:_NEAREST_JOBS])
+    return _interpolated_savings(alike, reuse.aggressiveness)
+
+
+def _interpolated_savings(jobs: list[PastJob], aggressiveness: float) -> float | None:
+    """Savings on the line between the next jobs below and above on the dial; it begins at 0, where nothing is saved.
+
+    Savings grow ever slower with the dial, so the line promises rather too little.
+    """
+    above = [job for job in jobs if job.aggressiveness > aggressiveness]
+    if not above:
+        return None
+    below = max((job.aggressiveness for job in jobs if job.aggressiveness < aggressiveness), default=0.0)
+    upper = min(job.aggressiveness for job in above)
+    low = _median_savings(jobs, below) if below > 0 else 0.0
+    share = (aggressiveness - below) / (upper - below)
+    return low + share * (_median_savings(jobs, upper) - low)
+
+
+def _median_savings(jobs: list[PastJob], aggressiveness: float) -> float:
+    return statistics.median([job.savings for job in jobs if job.aggressiveness == aggressiveness][:_NEAREST_JOBS])
 
 
 def _nearest(jobs: list[PastJob], flops: float) -> list[PastJob]:

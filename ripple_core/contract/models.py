@@ -41,6 +41,7 @@ class ModelSpec(BaseModel):
 
     id: str = Field(description="What `model` of a request may be.")
     description: str = Field("", description="What it is, in a line.")
+    example_prompts: tuple[str, ...] = Field((), description="Prompts that show what it can do.")
     source: str = Field(exclude=True, description="Folder or hub name given to from_pretrained.")
     architecture: Architecture | None = Field(None, exclude=True, description="What tells the work of a request.")
     takes_image: bool = Field(False, description="Whether a request must bring the image it begins from.")
@@ -78,6 +79,13 @@ def _wan(num_layers: int, num_heads: int, ffn_dim: int, vae_spatial: int = 8) ->
     )
 
 
+_SCENES = (
+    "a red fox trotting through fresh snow at dawn, low camera, shallow depth of field",
+    "waves breaking on black rocks under a stormy sky, slow motion, seen from a drone",
+    "a street market at night in the rain, neon signs mirrored in puddles, people with umbrellas",
+)
+_MOTIONS = ("the camera moves slowly forward, leaves stir in the wind", "the subject turns and looks into the camera")
+
 CATALOGUE: dict[str, ModelSpec] = {
     spec.id: spec
     for spec in (
@@ -85,12 +93,14 @@ CATALOGUE: dict[str, ModelSpec] = {
             id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
             source="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
             description="Wan 2.1 text-to-video, 1.3 billion parameters, 480p",
+            example_prompts=_SCENES,
             architecture=_wan(num_layers=30, num_heads=12, ffn_dim=8960),
         ),
         ModelSpec(
             id="Wan-AI/Wan2.1-T2V-14B-Diffusers",
             source="Wan-AI/Wan2.1-T2V-14B-Diffusers",
             description="Wan 2.1 text-to-video, 14 billion parameters, 720p",
+            example_prompts=_SCENES,
             architecture=_wan(num_layers=40, num_heads=40, ffn_dim=13824),
             defaults=ModelDefaults(width=1280, height=720),
         ),
@@ -98,6 +108,7 @@ CATALOGUE: dict[str, ModelSpec] = {
             id="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
             source="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
             description="Wan 2.1 image-to-video, 14 billion parameters, 480p",
+            example_prompts=_MOTIONS,
             architecture=_wan(num_layers=40, num_heads=40, ffn_dim=13824),
             takes_image=True,
         ),
@@ -105,6 +116,7 @@ CATALOGUE: dict[str, ModelSpec] = {
             id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
             source="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
             description="Wan 2.2 text-to-video, 5 billion parameters, 704p at 24 frames per second",
+            example_prompts=_SCENES,
             architecture=_wan(num_layers=30, num_heads=24, ffn_dim=14336, vae_spatial=16),
             defaults=ModelDefaults(width=1280, height=704, num_frames=121, fps=24),
             size_multiple=32,

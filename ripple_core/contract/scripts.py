@@ -11,8 +11,9 @@ end
 local function milliseconds(estimate) return math.floor((tonumber(estimate) or 0) * 1000 + 0.5) end
 """
 
-# KEYS: job, events. ARGV: prefix, id, allowed statuses, new status, owning execution or "", event, time if the status
-# is terminal or "", what the attempts change by, JSON list of names and amounts to add to the counters, fields...
+# KEYS: job, events, counters, counters of the day. ARGV: prefix, id, allowed statuses, new status, owning execution or
+# "", event, time if the status is terminal or "", what the attempts change by, JSON list of names and amounts to add
+# to the counters, seconds for which those of the day stay, fields...
 TRANSITION = (
     _SCOPES
     + """
@@ -33,11 +34,14 @@ if #counts > 0 then
   local readable, request = pcall(cjson.decode, redis.call('HGET', KEYS[1], 'request') or '')
   model = readable and request.model or 'unknown'
 end
-redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 10))
+redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 11))
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[8])
 for at = 1, #counts, 2 do
-  redis.call('HINCRBYFLOAT', prefix .. 'counters', model .. '\t' .. counts[at], counts[at + 1])
+  local name = model .. '\t' .. counts[at]
+  redis.call('HINCRBYFLOAT', KEYS[3], name, counts[at + 1])
+  redis.call('HINCRBYFLOAT', KEYS[4], name, counts[at + 1])
 end
+if #counts > 0 then redis.call('EXPIRE', KEYS[4], ARGV[10]) end
 for _, scope in ipairs(scopes(job[2])) do
   redis.call('ZREM', prefix .. scope .. 'jobs:' .. status, id)
   redis.call('ZADD', prefix .. scope .. 'jobs:' .. new, 0, id)

@@ -22,7 +22,7 @@ Keys, all under `ripple:`:
     expired:{id}                  what is left of a job whose record was kept for its time
     idempotency:{digest}          hash: fingerprint and job of an Idempotency-Key
     history:{model}               list: what finished jobs took
-    counters                      hash: over all jobs ever, by model
+    counters[:{day}]              hash: over all jobs ever, or those that ended on a day (UTC), by model
     workers                       sorted set: names of workers by when they count as dead
     worker_info                   hash: what each of them tells of itself
     upkeep                        name of the worker that does it, for a while
@@ -30,7 +30,7 @@ Keys, all under `ripple:`:
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from redis import Redis
@@ -51,6 +51,7 @@ _WORKER_KEYS = [f"{PREFIX}workers", f"{PREFIX}worker_info"]
 # How many jobs ahead of another are looked at one by one for its place in the queue.
 _COUNTED_JOBS = 200
 _JSON_FIELDS = {"request", "progress", "error", "last_failure", "metrics", "batch", "webhook"}
+_KEEP_DAY = timedelta(days=8)
 _RANKS: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
 
@@ -250,9 +251,9 @@ class JobStore:
         """True when the job's stream goes on after this event."""
         return bool(self.redis.xrange(events_key(job_id), min=f"({event_id}", count=1))
 
-    def counters(self) -> list[Count]:
-        """All counters since the store was made, by model."""
-        return [counters.decode(name, value) for name, value in self.redis.hgetall(f"{PREFIX}counters").items()]
+    def counters(self, day: date | None = None) -> list[Count]:
+        """All counters by model: since the store was made, or of a day (UTC) of the last seven."""
+        return [counters.decode(name, value) for name, value in self.redis.hgetall(_counters_key(day)).items()]
 
     def beat(self, info: WorkerInfo, lifetime: timedelta) -> None:
         """Tell that a worker lives, and what it is at."""
@@ -306,11 +307,14 @@ class JobStore:
     ) -> bool:
         assert all(status in TRANSITIONS[before] for before in allowed)
         flat = [part for item in fields.items() for part in item]
-        ended_at = utc_now().timestamp() if status.is_terminal else ""
+        now = utc_now()
+        ended_at = now.timestamp() if status.is_terminal else ""
         event = _state_event(status, error)
         allowed_list, added = f",{','.join(allowed)},", counters.encode(counts)
-        arguments = [PREFIX, job_id, allowed_list, status, owner, event, ended_at, attempts, added, *flat]
-        outcome = self._transition_script(keys=[_job_key(job_id), events_key(job_id)], args=arguments)
+        keys = [_job_key(job_id), events_key(job_id), _counters_key(), _counters_key(now.date())]
+        keep = int(_KEEP_DAY.total_seconds())
+        arguments = [PREFIX, job_id, allowed_list, status, owner, event, ended_at, attempts, added, keep, *flat]
+        outcome = self._transition_script(keys=keys, args=arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
         return bool(outcome == b"ok")
@@ -328,6 +332,10 @@ def milliseconds(seconds: float | None) -> int:
 
 def _job_key(job_id: str) -> str:
     return f"{PREFIX}job:{job_id}"
+
+
+def _counters_key(day: date | None = None) -> str:
+    return f"{PREFIX}counters:{day.isoformat()}" if day else f"{PREFIX}counters"
 
 
 def _owned(owner: str | None) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from ripple_core.contract.errors import NoImage
 from ripple_core.contract.job import JOB_ID_PATTERN, JobStatus
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
 from server.deps import CallerDep, JobViewDep, OwnRecord, Service
@@ -93,3 +94,14 @@ def get_thumbnail(record: OwnRecord, service: Service, download: Download = Fals
 def get_spritesheet(record: OwnRecord, service: Service, download: Download = False) -> FileResponse:
     """Fetch frames of the video in a grid, the first one at the top left."""
     return VideoResponse(service, record, SPRITESHEET, download)
+
+
+@router.get("/{job_id}/image", response_class=FileResponse, responses=file_responses("image/png"))
+@router.head("/{job_id}/image", include_in_schema=False)
+def get_image(record: OwnRecord, service: Service) -> FileResponse:
+    """Fetch the image the video begins from, as the server stored it."""
+    path = service.videos.find_image(record.id) if record.request.image_sha256 is not None else None
+    if path is None:
+        raise NoImage("The job began from no image, or it has been deleted.")
+    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
+    return FileResponse(path, media_type="image/png", headers=headers)

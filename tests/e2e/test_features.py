@@ -200,6 +200,9 @@ def test_a_video_begins_from_the_image_that_was_sent(image_up: Any) -> None:
     assert first["metrics"]["output"]["sha256"] == by_file
     remix = post(f"/v1/videos/{video['id']}/remix", json={"prompt": FORM["prompt"]}).json()
     assert image_up.wait(remix["id"])["metrics"]["output"]["sha256"] == by_file, "the image is taken over"
+    kept = image_up.client.get(f"/jobs/{first['id']}/image")
+    assert (kept.headers["content-type"], kept.headers["x-content-type-options"]) == ("image/png", "nosniff")
+    assert digest(image_up, post("/generate", data=FORM, files={"image": ("kept", kept.content)})) == by_file
 
 
 def test_an_image_that_is_missing_is_asked_for(image_up: Any) -> None:

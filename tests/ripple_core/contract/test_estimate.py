@@ -68,6 +68,20 @@ def test_savings_of_another_dial_are_not_expected(estimator: Estimator) -> None:
     assert told.seconds > 12, "unknown savings count as none"
 
 
+def test_between_two_values_of_the_dial_savings_are_interpolated(estimator: Estimator) -> None:
+    def expected(aggressiveness: float) -> float:
+        told = estimate(estimator, request(reuse={"aggressiveness": aggressiveness}))
+        return 1 - told.executed_flops / told.dense_flops
+
+    estimator.remember(SPEC, request(reuse={"aggressiveness": 0.8}), metrics(12, savings=0.6))
+    assert expected(0.4) == pytest.approx(0.3), "from 0, where nothing is saved"
+    for savings in (0.1, 0.5, 0.5):
+        estimator.remember(SPEC, request(reuse={"aggressiveness": 0.4}), metrics(12, savings))
+    assert expected(0.6) == pytest.approx(0.55)
+    assert expected(0.2) == pytest.approx(0.25)
+    assert expected(0.42) == pytest.approx(0.5), "so near counts as there"
+
+
 def test_the_dense_twin_of_a_quality_check_takes_its_time(estimator: Estimator) -> None:
     estimator.remember(SPEC, request(), metrics(12, savings=0.0))
     assert estimate(estimator, request(quality_check=True)).seconds == pytest.approx(24)

@@ -187,7 +187,20 @@ def test_deleting_forgets_everything(store: JobStore) -> None:
     job_id, owner = claimed(store)
     store.fail(job_id, owner, ERROR)
     store.delete(job_id)
-    assert store.redis.keys("*") == [b"ripple:counters"]
+    day = utc_now().date()
+    assert set(store.redis.keys("*")) == {b"ripple:counters", f"ripple:counters:{day}".encode()}
+
+
+def test_what_ends_counts_for_its_day_too(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    today = utc_now().date()
+    assert store.counters(today) == []
+    store.succeed(job_id, owner, METRICS, 4)
+    assert store.counters(today) == store.counters() != []
+    assert store.counters(today - timedelta(days=1)) == []
+    key = f"ripple:counters:{today}"
+    assert 7 * 86400 < store.redis.ttl(key) <= 8 * 86400
+    assert store.redis.ttl("ripple:counters") == -1
 
 
 def test_a_heartbeat_lives_for_its_time(store: JobStore) -> None:
