@@ -14,7 +14,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 	--annotation-style line --custom-compile-command "make lock" --extra s3 --extra otel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt openapi dashboards lock bench clean
+.PHONY: help demo test check fmt openapi dashboards studio lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,11 @@ openapi: $(VENV)/.dev ## write openapi/openapi.json and the client's models from
 
 dashboards: $(VENV)/.dev ## write docker/grafana/dashboards from the code
 	PYTHONPATH=docker $(BIN)/python -m grafana.build
+
+studio: ## bundle what the page takes from npm into server/static/vendor.js, with its licences (needs Node.js)
+	cd server/vendor && npm ci --silent && npm run --silent build
+	cd server/vendor/node_modules && for package in preact htm eventsource eventsource-parser ssim.js; do \
+		echo "== $$package"; cat $$package/LICENSE*; echo; done > ../../static/vendor.LICENSES.txt
 
 # The server takes the versions of the worker. Pins that still fit stay; remove the files to renew them all.
 lock: $(VENV)/.dev ## pin what the images install, with hashes, in docker/requirements

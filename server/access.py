@@ -17,9 +17,12 @@ from ripple_core.contract.links import SIGNING_SECRET, verify
 from server.errors import on_redis_error, problem
 from server.guard import find_forgery
 from server.settings import ServerSettings
+from server.studio import STUDIO_FILES
 
 DOCS_FILES = "/docs/files"
-_OPEN = {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+_OPEN = {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+# What holds no job and no setting.
+_OPEN_FOLDERS = (f"{DOCS_FILES}/", f"{STUDIO_FILES}/")
 _FILES = re.compile(r"/jobs/([0-9a-f]{28})/(?:video|thumbnail|spritesheet)|/v1/videos/([0-9a-f]{28})/content")
 _LINK_PROBLEMS = {
     "expired": ("link_expired", "The link was good for its time; ask for a new one."),
@@ -65,7 +68,7 @@ class AccessControl:
             await self._app(scope, receive, send)
             return
         found: Caller | Response
-        if scope["path"] in _OPEN or scope["path"].startswith(f"{DOCS_FILES}/"):
+        if scope["path"] in _OPEN or scope["path"].startswith(_OPEN_FOLDERS):
             found = Caller(restricted=True)
         else:
             try:

@@ -30,9 +30,10 @@ from server.metrics import RequestMetrics, process_registry
 from server.openapi_bodies import describe_webhooks, schemas
 from server.rate_limit import RateLimiter
 from server.request_context import REQUEST_ID_HEADER, RequestContext, is_quiet
-from server.routes import events, generate, jobs, links, models, openai_videos, ops
+from server.routes import events, generate, jobs, links, models, openai_videos, ops, system
 from server.service import JobService
 from server.settings import ServerSettings
+from server.studio import install_studio
 
 _DESCRIPTION = "Text-to-video generation with TimeRipple attention reuse; every result says what it saved."
 
@@ -121,8 +122,9 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.add_middleware(RequestMetrics, registry=registry)
     app.add_middleware(RequestContext)
     install_error_handlers(app)
-    for module in (generate, jobs, events, links, models, openai_videos, ops):
+    for module in (generate, jobs, events, links, models, openai_videos, system, ops):
         app.include_router(module.router)
+    install_studio(app)
     describe_webhooks(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -79,7 +79,7 @@ def test_without_a_key_nothing_but_health_and_documentation_is_served(guarded: G
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         code = answer.json()["error"]["code"] if path.startswith("/v1") else answer.json()["code"]
         assert code == "unauthorized"
-    for path in ("/healthz", "/docs", "/openapi.json"):
+    for path in ("/", "/studio/app.js", "/healthz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
     assert client.get("/readyz").json()["code"] == "not_ready"
     assert guarded.redis.keys("ripple:job*") == []

@@ -1,0 +1,96 @@
+// The page: its frame, and the view that the address names.
+
+import { Compare } from "./compare.js";
+import { apiKey, setApiKey, useConnection } from "./connection.js";
+import { Create } from "./create.js";
+import { Gallery } from "./gallery.js";
+import { usePlace } from "./hooks.js";
+import { JobView } from "./job.js";
+import { System } from "./system.js";
+import { html, render, useEffect, useRef, useState } from "./vendor.js";
+
+const TABS = [
+  ["", "Create"],
+  ["gallery", "Gallery"],
+  ["system", "System"],
+];
+const TITLES = { "": "Create", jobs: "Video", compare: "Compare", gallery: "Gallery", system: "System" };
+
+function KeyForm() {
+  const { needsKey } = useConnection();
+  const [open, setOpen] = useState(false);
+  const input = useRef();
+  const known = apiKey();
+  function save(event) {
+    event.preventDefault();
+    setApiKey(input.current.value.trim());
+    setOpen(false);
+  }
+  function forget() {
+    setApiKey(null);
+    setOpen(false);
+  }
+  if (!needsKey && !open)
+    return html`<button class="plain" onClick=${() => setOpen(true)}>${known ? "API key ✓" : "API key"}</button>`;
+  const why = known
+    ? "This server does not know the key that this browser keeps. Enter another one."
+    : "This server asks for an API key. The operator makes one with “ripple keys create NAME”.";
+  return html`<form class="key" onSubmit=${save}>
+    ${needsKey && html`<p role="alert">${why}</p>`}
+    <label>API key <input ref=${input} type="password" autocomplete="off" required /></label>
+    <button>Keep in this browser</button>
+    ${known && html`<button type="button" class="plain" onClick=${forget}>Forget it</button>`}
+    ${!needsKey && html`<button type="button" class="plain" onClick=${() => setOpen(false)}>Close</button>`}
+  </form>`;
+}
+
+function Frame({ view, children }) {
+  const { online } = useConnection();
+  return html`
+    <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
+    <header>
+      <a class="brand" href="#/"><img src="studio/icon.svg" alt="" width="28" height="28" />TimeRipple</a>
+      <nav aria-label="Views">
+        ${TABS.map(
+          ([name, label]) =>
+            html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : undefined}>${label}</a>`,
+        )}
+      </nav>
+      <${KeyForm} />
+    </header>
+    ${!online &&
+    html`<p class="banner" role="alert">
+      The server cannot be reached. Queued and finished videos are kept; this page goes on when it is back.
+    </p>`}
+    <main id="main" tabindex="-1">${children}</main>
+  `;
+}
+
+// A link with a hash would be taken for a view.
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
+function viewOf([name, ...rest]) {
+  if (name === "") return html`<${Create} />`;
+  if (name === "jobs" && rest[0]) return html`<${JobView} key=${rest[0]} id=${rest[0]} />`;
+  if (name === "compare" && rest[0]) return html`<${Compare} key=${rest[0]} ids=${rest[0].split(",")} />`;
+  if (name === "gallery") return html`<${Gallery} />`;
+  if (name === "system") return html`<${System} />`;
+  return html`<p class="note error">There is no such page. <a href="#/">Create a video</a> instead.</p>`;
+}
+
+function App() {
+  const place = usePlace();
+  const first = useRef(true);
+  const address = place.join("/");
+  useEffect(() => {
+    document.title = `${TITLES[place[0]] ?? "Not found"} · TimeRipple studio`;
+    if (!first.current) (document.querySelector("main h1") ?? document.getElementById("main")).focus();
+    first.current = false;
+  }, [address]);
+  return html`<${Frame} view=${place[0]}>${viewOf(place)}</${Frame}>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

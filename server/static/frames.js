@@ -1,0 +1,77 @@
+// Frames of video elements: reaching one exactly, and how far two of them are apart.
+
+import { ssim } from "./vendor.js";
+
+/** Longest sides and lengths are compared in full; of longer videos, frames evenly spaced. */
+const MOST_FRAMES = 33;
+
+/** Show the frame with this number, counted from 0; resolves once it is there to be drawn. */
+export function showFrame(video, frame, fps) {
+  return new Promise((resolve, reject) => {
+    video.addEventListener("seeked", resolve, { once: true });
+    video.addEventListener("error", () => reject(new Error("A video cannot be played.")), { once: true });
+    // The middle of its time, so that rounding cannot reach a neighbour.
+    video.currentTime = (frame + 0.5) / fps;
+  });
+}
+
+/** The number of the frame shown at a time of the video. */
+export const frameAt = (seconds, fps) => Math.max(Math.floor(seconds * fps + 0.01), 0);
+
+async function open(url, signal) {
+  const video = document.createElement("video");
+  Object.assign(video, { muted: true, preload: "auto", src: url });
+  await new Promise((resolve, reject) => {
+    video.addEventListener("loadeddata", resolve, { once: true });
+    video.addEventListener("error", () => reject(new Error("A video cannot be played.")), { once: true });
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+  return video;
+}
+
+function pixelsOf(video, canvas) {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(video, 0, 0, canvas.width, canvas.height);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+function meanSquaredError({ data: one }, { data: other }) {
+  let sum = 0;
+  for (let at = 0; at < one.length; at += 4)
+    for (let channel = 0; channel < 3; channel += 1) sum += (one[at + channel] - other[at + channel]) ** 2;
+  return sum / ((one.length / 4) * 3);
+}
+
+/** Peak signal-to-noise ratio in decibels; null where nothing differs. */
+const psnr = (error) => (error === 0 ? null : 10 * Math.log10(255 ** 2 / error));
+
+/**
+ * Compare two videos frame by frame, as this browser decodes them.
+ * @param {[string, string]} urls the reference and the other one
+ * @param {{frames: number, fps: number, width: number, height: number}} output of both
+ * @param {AbortSignal} signal ends it
+ * @returns {Promise<{psnr: number|null, ssim: number, frames: {frame: number, psnr: number|null}[], of: number}>}
+ */
+export async function compareVideos(urls, { frames: count, fps, width, height }, signal) {
+  const videos = await Promise.all(urls.map((url) => open(url, signal)));
+  const canvases = videos.map(() => Object.assign(document.createElement("canvas"), { width, height }));
+  const numbers = [...new Set(Array.from({ length: Math.min(count, MOST_FRAMES) }, (_, index) =>
+    Math.round((index * (count - 1)) / Math.max(Math.min(count, MOST_FRAMES) - 1, 1))))];
+  const errors = [];
+  let similarity = 0;
+  for (const frame of numbers) {
+    await Promise.all(videos.map((video) => showFrame(video, frame, fps)));
+    signal.throwIfAborted();
+    const [one, other] = videos.map((video, index) => pixelsOf(video, canvases[index]));
+    errors.push(meanSquaredError(one, other));
+    similarity += ssim(one, other).mssim;
+  }
+  for (const video of videos) video.removeAttribute("src");
+  const mean = errors.reduce((sum, error) => sum + error, 0) / errors.length;
+  return {
+    psnr: psnr(mean),
+    ssim: similarity / numbers.length,
+    frames: numbers.map((frame, index) => ({ frame, psnr: psnr(errors[index]) })),
+    of: count,
+  };
+}

@@ -1,0 +1,200 @@
+// Watch a job: its progress, then its video and what it saved.
+
+import { bodyLike, dataUrl, denseTwin, filesOf, isActive, newIdempotencyKey, remove, submit } from "./api.js";
+import { editLike } from "./create.js";
+import { go, useJob, useLoaded } from "./hooks.js";
+import { Bars, ErrorNote, Status, Title, Waiting } from "./parts.js";
+import { html, useEffect, useState } from "./vendor.js";
+import { bytes, decibels, dial, flops, latencyName, ownSeconds, percent, seconds, stage, summary, time } from "./words.js";
+
+export function JobView({ id }) {
+  const { job, error, previewStep } = useJob(id);
+  if (!job) return error ? html`<${Missing} error=${error} />` : html`<${Waiting} />`;
+  return html`
+    <${Title}>${job.request.prompt}</${Title}>
+    <p class="quiet">
+      <${Status} job=${job} /> ${dial(job.request)} · seed ${job.request.seed} · ${time(job.created_at)}
+    </p>
+    <${ErrorNote} error=${error} />
+    ${isActive(job) ? html`<${Progress} ...${{ job, previewStep }} />` : html`<${Ended} job=${job} />`}
+    <${Settings} request=${job.request} />
+    <details><summary>All of it as JSON</summary><pre tabindex="0">${JSON.stringify(job, null, 2)}</pre></details>
+  `;
+}
+
+const Missing = ({ error }) => html`
+  <${Title}>No video here</${Title}><${ErrorNote} error=${error} />
+  <p><a href="#/gallery">See the videos that are kept</a> or <a href="#/">create one</a>.</p>`;
+
+/** Where a job is, in words and as a bar; also in comparisons. */
+export function ProgressBar({ job }) {
+  const { progress, queue } = job;
+  const steps = progress.stage === "denoise" ? `, step ${progress.step} of ${progress.total_steps}` : "";
+  const place = queue ? (queue.position === 0 ? ", next in line" : `, ${queue.position} before it`) : "";
+  const left = progress.eta_s === null ? "" : `, about ${seconds(progress.eta_s)} left`;
+  const name = job.status === "queued" ? stage("queued") : stage(progress.stage);
+  return html`<div class="progress">
+    <progress max="1" value=${progress.fraction} aria-label="Progress"></progress>
+    <p>${name}${steps}${place}${left}</p>
+  </div>`;
+}
+
+function Progress({ job, previewStep }) {
+  const [error, setError] = useState(null);
+  const [stopping, setStopping] = useState(false);
+  function cancel() {
+    setStopping(true);
+    remove(job.id).catch((problem) => {
+      setError(problem);
+      setStopping(false);
+    });
+  }
+  return html`<section class="card">
+    <p class="visually-hidden" role="status">${job.status === "queued" ? stage("queued") : stage(job.progress.stage)}</p>
+    <${ProgressBar} job=${job} />
+    ${job.last_failure &&
+    html`<p class="note">An attempt was cut short (${job.last_failure.message}) and it runs again by itself.</p>`}
+    <${Preview} ...${{ job, previewStep }} />
+    <button onClick=${cancel} disabled=${stopping}>${stopping ? "Stopping after this step…" : "Cancel"}</button>
+    <${ErrorNote} error=${error} />
+  </section>`;
+}
+
+function Preview({ job, previewStep }) {
+  const [shown, setShown] = useState(null);
+  useEffect(() => {
+    let live = true;
+    // One that has gone meanwhile is no trouble: a newer one comes, or the video.
+    if (previewStep)
+      dataUrl(`jobs/${job.id}/preview`).then((url) => live && setShown({ url, step: previewStep }), () => {});
+    return () => {
+      live = false;
+    };
+  }, [previewStep]);
+  if (!shown) return null;
+  return html`<figure class="preview">
+    <img src=${shown.url} alt="Small preview of the video as it is estimated so far" />
+    <figcaption class="quiet">Estimate after step ${shown.step}</figcaption>
+  </figure>`;
+}
+
+function Ended({ job }) {
+  if (job.status === "succeeded") return html`<${Result} job=${job} />`;
+  const reason = job.status === "failed" ? job.error.message : "It was cancelled.";
+  return html`<section class="card">
+    <p class=${`note ${job.status === "failed" ? "error" : ""}`} role="status">${reason}</p>
+    <${Actions} job=${job} />
+  </section>`;
+}
+
+function Result({ job }) {
+  const { value: files, error } = useLoaded(() => filesOf(job.id), [job.id]);
+  const { metrics } = job;
+  return html`<section class="card result">
+      <div class="player">${files ? html`<${Player} ...${{ job, files }} />` : html`<${ErrorNote} error=${error} />`}</div>
+      <div>
+        <p class="summary" role="status">${summary(metrics)}.</p>
+        <${Quality} metrics=${metrics} />
+        <${Figures} job=${job} />
+        <${Actions} job=${job} files=${files} />
+      </div>
+    </section>
+    <${Charts} metrics=${metrics} />`;
+}
+
+function Player({ job, files }) {
+  const [gone, setGone] = useState(false);
+  const { format } = job.request.output;
+  if (gone) return html`<p class="note">The video cannot be shown: it was kept for its time and has been deleted, or
+    this browser does not play it. Running it again gives the same video.</p>`;
+  if (format === "gif") return html`<img src=${files.video} alt=${job.request.prompt} onError=${() => setGone(true)} />`;
+  if (format === "zip") return html`<p class="note">The frames are in a ZIP file: download it.</p>`;
+  return html`<video src=${files.video} controls loop autoplay muted playsinline
+    aria-label=${job.request.prompt} onError=${() => setGone(true)}></video>`;
+}
+
+function Quality({ metrics: { quality } }) {
+  if (!quality) return null;
+  const words = quality.identical
+    ? "No pixel differs from the dense video."
+    : `PSNR ${decibels(quality.psnr_db)} and SSIM ${quality.ssim.toFixed(3)} against the dense video, before compression;
+       its denoising took ${seconds(quality.dense_denoise_s)}.`;
+  return html`<p>${words}</p>`;
+}
+
+function Figures({ job: { metrics, expires_at: expires } }) {
+  const { attention, device, output } = metrics;
+  const rows = [
+    ["Attention work", `${flops(attention.executed_flops)} of ${flops(attention.dense_flops)}`],
+    ["Mode", `${attention.mode}${attention.backend ? ` on ${attention.backend}` : ""}, ${attention.dense_steps} steps dense`],
+    ["Made in", seconds(ownSeconds(metrics))],
+    ["Video", `${output.width} × ${output.height}, ${output.frames} frames, ${output.duration_s.toFixed(1)} s, ${bytes(output.bytes)}`],
+    ["Device", `${device.name}, ${device.dtype}, ${bytes(device.peak_memory_bytes)} at most`],
+    ...(expires ? [["Kept until", time(expires)]] : []),
+  ];
+  return html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+export function Actions({ job, files }) {
+  const [error, setError] = useState(null);
+  const attempt = (action) => () => action().catch(setError);
+  async function compare() {
+    const dense = await submit(await denseTwin(job), newIdempotencyKey());
+    go("compare", `${dense.id},${job.id}`);
+  }
+  async function again() {
+    go("jobs", (await submit(await bodyLike(job), newIdempotencyKey())).id);
+  }
+  async function forget() {
+    if (!confirm("Delete this video and all that is known of it?")) return;
+    await remove(job.id);
+    go("gallery");
+  }
+  const canCompare = job.status === "succeeded" && dial(job.request) !== "dense" && job.request.output.format === "mp4";
+  return html`<div class="actions">
+      ${files && html`<a class="button primary" href=${files.download} download>Download</a>`}
+      ${canCompare && html`<button onClick=${attempt(compare)}>Compare with dense</button>`}
+      <button onClick=${attempt(() => editLike(job))}>Run again with changes</button>
+      ${job.status !== "succeeded" && html`<button onClick=${attempt(again)}>Run again</button>`}
+      <button class="plain" onClick=${attempt(forget)}>Delete</button>
+    </div>
+    <${ErrorNote} error=${error} />`;
+}
+
+function Charts({ metrics: { attention, latency_s: latency } }) {
+  const total = latency.total || 1;
+  const stages = Object.entries(latency).filter(([name, value]) => name !== "total" && value >= 0.005);
+  const bars = (counts, name) =>
+    counts.map((one) => ({ label: `${name} ${one[name] + 1}`, share: Math.max(one.savings, 0), muted: one.dense }));
+  return html`<section class="charts">
+    <${Bars} title="Saved by denoising step" bars=${bars(attention.by_step, "step")}
+      note=${attention.dense_steps ? "Steps without a bar ran dense, as the schedule says." : ""} />
+    <${Bars} title="Saved by layer" bars=${bars(attention.by_layer, "layer")} />
+    <figure class="stages">
+      <figcaption>Where the ${seconds(latency.total)} went</figcaption>
+      <ul>${stages.map(
+        ([name, value]) => html`<li>
+          <span>${latencyName(name)}</span><meter max=${total} value=${value} aria-label=${latencyName(name)}></meter>
+          <span>${seconds(value)} (${percent(value / total)})</span>
+        </li>`,
+      )}</ul>
+    </figure>
+  </section>`;
+}
+
+function Settings({ request }) {
+  const rows = [
+    ["Prompt", request.prompt],
+    ["Negative prompt", request.negative_prompt || "none"],
+    ["Model", request.model],
+    ["Size", `${request.width} × ${request.height}, ${request.num_frames} frames at ${request.fps} per second`],
+    ["Steps", request.num_inference_steps],
+    ["Guidance scale", request.guidance_scale],
+    ["Seed", request.seed],
+    ["Reuse", `${request.reuse.mode}, aggressiveness ${request.reuse.aggressiveness}`],
+    ...(request.loras.length ? [["LoRAs", request.loras.map(({ name, scale }) => `${name} × ${scale}`).join(", ")]] : []),
+  ];
+  return html`<details><summary>Settings</summary>
+    <dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+  </details>`;
+}

@@ -1,0 +1,89 @@
+// Figures in plain words.
+
+const STAGES = {
+  queued: "Waiting for a worker",
+  load: "Loading the model",
+  text_encode: "Reading the prompt",
+  denoise: "Denoising",
+  vae_decode: "Decoding frames",
+  quality_check: "Rendering the dense twin",
+  mp4_encode: "Writing the video",
+  store: "Storing the video",
+  done: "Done",
+};
+const LATENCIES = { ...STAGES, queue: "Waiting", preview: "Previews", quality_check: "Dense twin" };
+const FALLBACKS = {
+  short_sequence: "the video is so short that reuse cannot pay",
+  compiled: "the model is compiled for dense attention",
+};
+
+export const stage = (name) => STAGES[name] ?? name;
+export const latencyName = (name) => LATENCIES[name] ?? name;
+
+/** 0.618 -> "62 %" */
+export const percent = (share) => `${Math.round(share * 100)} %`;
+
+/** 75.2 -> "1 min 15 s" */
+export function seconds(value) {
+  if (value < 9.95) return `${value.toFixed(1)} s`;
+  const whole = Math.round(value);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
+}
+
+export function bytes(value) {
+  const units = ["B", "kB", "MB", "GB"];
+  let unit = 0;
+  for (; value >= 1000 && unit < 3; unit += 1) value /= 1000;
+  return `${unit ? value.toFixed(1) : value} ${units[unit]}`;
+}
+
+export function flops(value) {
+  const units = ["", "k", "M", "G", "T", "P", "E"];
+  let unit = 0;
+  for (; value >= 1000 && unit < 6; unit += 1) value /= 1000;
+  return `${value.toPrecision(3)} ${units[unit]}FLOP`;
+}
+
+export const decibels = (value) => (value === null ? "equal" : `${value.toFixed(1)} dB`);
+
+export const time = (iso) =>
+  new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** What the dial says of a job: "dense" or "aggressiveness 0.5". */
+export function dial({ reuse }) {
+  return reuse.mode === "dense" || reuse.aggressiveness === 0 ? "dense" : `aggressiveness ${reuse.aggressiveness}`;
+}
+
+/** Seconds on the worker for the video itself: no queue, no twin. */
+export function ownSeconds({ latency_s: latency }) {
+  return latency.total - latency.queue - latency.quality_check;
+}
+
+function saved({ attention }) {
+  if (attention.savings > 0) return `${percent(attention.savings)} of attention work saved`;
+  const why = attention.fallbacks.map(({ reason }) => FALLBACKS[reason] ?? reason.replaceAll("_", " "));
+  return `No attention work saved${why.length ? `: ${why.join("; ")}` : ""}`;
+}
+
+/** "62 % of attention work saved, 18 s instead of about 31 s" */
+export function summary(metrics) {
+  const took = ownSeconds(metrics);
+  const dense = metrics.dense_denoise_estimate_s;
+  if (dense === null || metrics.attention.savings <= 0) return `${saved(metrics)}, ${seconds(took)}`;
+  const without = took - metrics.latency_s.denoise + dense;
+  const word = without > took ? "instead of about" : "although dense would have taken about";
+  return `${saved(metrics)}, ${seconds(took)} ${word} ${seconds(without)}`;
+}
+
+/** "57 % of attention work saved, about 5 s" from the estimate of a request. */
+export function expectation({ estimate, queue_wait_s: wait }) {
+  if (!estimate) return "Nothing is known of this model's cost.";
+  const share = estimate.executed_flops === null ? null : 1 - estimate.executed_flops / estimate.dense_flops;
+  const savings =
+    share === null ? "Savings not known yet: no job like this has finished here" : `About ${percent(share)} of attention work saved`;
+  const time = estimate.seconds === null ? "time not known yet" : `about ${seconds(estimate.seconds)}`;
+  const start = wait ? `, starts in about ${seconds(wait)}` : "";
+  return `${savings}, ${time}${start}.`;
+}
