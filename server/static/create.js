@@ -4,7 +4,7 @@ import { bodyLike, denseTwin, estimate, get, newIdempotencyKey, readAsDataUrl, s
 import { draftOf, emptyDraft, keepDraft, keptDraft, toBody, withModel } from "./draft.js";
 import { go, useLoaded } from "./hooks.js";
 import { ErrorNote, Title, Waiting } from "./parts.js";
-import { html, useEffect, useRef, useState } from "./vendor.js";
+import { html, useEffect, useId, useRef, useState } from "./vendor.js";
 import { expectation } from "./words.js";
 
 const ESTIMATE_AFTER_MS = 300;
@@ -74,11 +74,14 @@ function CreateForm({ models }) {
   </form>`;
 }
 
+/** A labelled control; `children` makes it from the attributes that tie it to its label, hint and problem. */
 function Field({ label, hint, problem, children }) {
-  return html`<label class=${`field ${problem ? "wrong" : ""}`}>
-    <span>${label}</span>${children}
-    ${hint && html`<small>${hint}</small>`}${problem && html`<small class="problem">${problem}</small>`}
-  </label>`;
+  const id = useId();
+  const attributes = { id, "aria-describedby": `${id}-hint`, "aria-invalid": problem ? "true" : undefined };
+  return html`<div class=${`field ${problem ? "wrong" : ""}`}>
+    <label for=${id}>${label}</label>${children(attributes)}
+    <small id=${`${id}-hint`}>${problem ? html`<span class="problem">${problem}</span>` : hint}</small>
+  </div>`;
 }
 
 function Prompts({ draft, set, model, wrong }) {
@@ -87,9 +90,9 @@ function Prompts({ draft, set, model, wrong }) {
     set({ image: file ? await readAsDataUrl(file) : null });
   }
   return html`
-    <${Field} label="Prompt" problem=${wrong.prompt}>
-      <textarea rows="4" required maxlength="2000" value=${draft.prompt}
-        onInput=${(event) => set({ prompt: event.currentTarget.value })}></textarea>
+    <${Field} label="Prompt" problem=${wrong.prompt}>${(tied) => html`
+      <textarea ...${tied} rows="4" required maxlength="2000" value=${draft.prompt}
+        onInput=${(event) => set({ prompt: event.currentTarget.value })}></textarea>`}
     </${Field}>
     ${model.example_prompts.length > 0 &&
     html`<div class="examples" role="group" aria-label="Example prompts">
@@ -97,31 +100,31 @@ function Prompts({ draft, set, model, wrong }) {
         (prompt) => html`<button type="button" class="chip" onClick=${() => set({ prompt })}>${prompt}</button>`,
       )}
     </div>`}
-    <${Field} label="Negative prompt" hint="What the video must not show." problem=${wrong.negative_prompt}>
-      <input maxlength="2000" value=${draft.negative_prompt}
-        onInput=${(event) => set({ negative_prompt: event.currentTarget.value })} />
+    <${Field} label="Negative prompt" hint="What the video must not show." problem=${wrong.negative_prompt}>${(tied) => html`
+      <input ...${tied} maxlength="2000" value=${draft.negative_prompt}
+        onInput=${(event) => set({ negative_prompt: event.currentTarget.value })} />`}
     </${Field}>
     ${model.takes_image &&
-    html`<${Field} label="First frame" hint="PNG, JPEG or WebP; this model begins from an image." problem=${wrong.image}>
-      <input type="file" accept="image/png,image/jpeg,image/webp" required=${!draft.image} onChange=${chooseImage} />
-      ${draft.image && html`<img class="first-frame" src=${draft.image} alt="The chosen first frame" />`}
+    html`<${Field} label="First frame" hint="PNG, JPEG or WebP; this model begins from an image." problem=${wrong.image}>${(tied) => html`
+      <input ...${tied} type="file" accept="image/png,image/jpeg,image/webp" required=${!draft.image} onChange=${chooseImage} />
+      ${draft.image && html`<img class="first-frame" src=${draft.image} alt="The chosen first frame" />`}`}
     </${Field}>`}
   `;
 }
 
 function Sizes({ draft, set, model, wrong, models }) {
   const number = (name, label, limits, hint, problem = wrong[name]) =>
-    html`<${Field} label=${label} hint=${hint} problem=${problem}>
-      <input type="number" required ...${limits} value=${draft[name]}
-        onInput=${(event) => set({ [name]: event.currentTarget.value })} />
+    html`<${Field} label=${label} hint=${hint} problem=${problem}>${(tied) => html`
+      <input ...${tied} type="number" required ...${limits} value=${draft[name]}
+        onInput=${(event) => set({ [name]: event.currentTarget.value })} />`}
     </${Field}>`;
   const side = { min: model.size_multiple, max: model.max_size, step: model.size_multiple };
   const length = draft.num_frames / draft.fps;
   return html`
-    <${Field} label="Model" hint=${model.description} problem=${wrong.model}>
-      <select value=${model.id} onChange=${(event) => set(withModel(models.find(({ id }) => id === event.currentTarget.value)))}>
+    <${Field} label="Model" hint=${model.description} problem=${wrong.model}>${(tied) => html`
+      <select ...${tied} value=${model.id} onChange=${(event) => set(withModel(models.find(({ id }) => id === event.currentTarget.value)))}>
         ${models.map(({ id }) => html`<option value=${id}>${id}</option>`)}
-      </select>
+      </select>`}
     </${Field}>
     <div class="row">
       ${number("width", "Width", side, `Multiple of ${side.step}, to ${side.max}`)}
@@ -156,10 +159,10 @@ function Seed({ draft, set, wrong }) {
       Keep this seed: the same request gives the same video
     </label>
     <div class="row">
-      <${Field} label="Seed number" problem=${wrong.seed}>
-        <input type="number" min="0" max="9007199254740991" step="1" required=${draft.lock_seed}
+      <${Field} label="Seed number" problem=${wrong.seed}>${(tied) => html`
+        <input ...${tied} type="number" min="0" max="9007199254740991" step="1" required=${draft.lock_seed}
           disabled=${!draft.lock_seed} value=${draft.lock_seed ? draft.seed : ""} placeholder="new for each video"
-          onInput=${(event) => set({ seed: event.currentTarget.value })} />
+          onInput=${(event) => set({ seed: event.currentTarget.value })} />`}
       </${Field}>
       <button type="button" disabled=${!draft.lock_seed} onClick=${() => set({ seed: randomSeed() })}>New seed</button>
     </div>
@@ -171,9 +174,9 @@ function Loras({ draft, set, model }) {
   return html`<fieldset>
     <legend>LoRAs</legend>
     ${model.loras.map(
-      (name) => html`<${Field} label=${name} hint="Strength, -4 to 4; empty leaves it off">
-        <input type="number" min="-4" max="4" step="any" value=${draft.loras[name] ?? ""}
-          onInput=${(event) => change(name, event.currentTarget.value)} />
+      (name) => html`<${Field} label=${name} hint="Strength, -4 to 4; empty leaves it off">${(tied) => html`
+        <input ...${tied} type="number" min="-4" max="4" step="any" value=${draft.loras[name] ?? ""}
+          onInput=${(event) => change(name, event.currentTarget.value)} />`}
       </${Field}>`,
     )}
   </fieldset>`;
@@ -194,10 +197,10 @@ function Dial({ draft, set, model }) {
     </label>
     <div class="ends" aria-hidden="true"><span>0: every score computed</span><span>1: most reuse</span></div>
     <${Expectation} ...${{ draft, model }} />
-    <${Field} label="Mode" hint="auto reuses where it can pay.">
-      <select value=${draft.mode} onChange=${(event) => set({ mode: event.currentTarget.value })}>
+    <${Field} label="Mode" hint="auto reuses where it can pay.">${(tied) => html`
+      <select ...${tied} value=${draft.mode} onChange=${(event) => set({ mode: event.currentTarget.value })}>
         ${model.modes.map((mode) => html`<option>${mode}</option>`)}
-      </select>
+      </select>`}
     </${Field}>
     ${check("preview", "Preview while denoising")}
     ${check("quality_check", "Render the dense twin too and measure PSNR and SSIM before compression; takes its time")}

@@ -1,6 +1,7 @@
 // Past videos, and what waits.
 
 import { get, isActive, remove } from "./api.js";
+import { editLike } from "./create.js";
 import { useLoaded } from "./hooks.js";
 import { ProgressBar } from "./job.js";
 import { ErrorNote, Status, Thumbnail, Title, Waiting } from "./parts.js";
@@ -99,6 +100,8 @@ function Card({ job, reload }) {
         : html`<${Status} job=${job} /> · `}
       ${dial(job.request)} · ${time(job.created_at)}
     </p>
+    <button class="plain" onClick=${() => editLike(job).catch(setError)}
+      aria-label=${`Run again with changes: ${job.request.prompt}`}>Run again…</button>
     <button class="plain" onClick=${forget} aria-label=${`Delete: ${job.request.prompt}`}>Delete</button>
     <${ErrorNote} error=${error} />
   </li>`;

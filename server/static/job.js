@@ -126,7 +126,7 @@ function Figures({ job: { metrics, expires_at: expires } }) {
   const { attention, device, output } = metrics;
   const rows = [
     ["Attention work", `${flops(attention.executed_flops)} of ${flops(attention.dense_flops)}`],
-    ["Mode", `${attention.mode}${attention.backend ? ` on ${attention.backend}` : ""}, ${attention.dense_steps} steps dense`],
+    ["Mode", `${attention.mode}${attention.backend ? ` on ${attention.backend}` : ""}`],
     ["Made in", seconds(ownSeconds(metrics))],
     ["Video", `${output.width} × ${output.height}, ${output.frames} frames, ${output.duration_s.toFixed(1)} s, ${bytes(output.bytes)}`],
     ["Device", `${device.name}, ${device.dtype}, ${bytes(device.peak_memory_bytes)} at most`],
@@ -165,11 +165,14 @@ function Charts({ metrics: { attention, latency_s: latency } }) {
   const total = latency.total || 1;
   const stages = Object.entries(latency).filter(([name, value]) => name !== "total" && value >= 0.005);
   const bars = (counts, name) =>
-    counts.map((one) => ({ label: `${name} ${one[name] + 1}`, share: Math.max(one.savings, 0), muted: one.dense }));
+    counts.map((one) => ({ label: `${name} ${one[name] + 1}: ${percent(one.savings)}`, share: Math.max(one.savings, 0) }));
+  const ends = (counts, name) => [`${name} 1`, `${name} ${counts.length}`];
+  const dense = attention.dense_steps ? ` ${attention.dense_steps} of ${attention.by_step.length} steps ran dense, as the schedule says.` : "";
   return html`<section class="charts">
     <${Bars} title="Saved by denoising step" bars=${bars(attention.by_step, "step")}
-      note=${attention.dense_steps ? "Steps without a bar ran dense, as the schedule says." : ""} />
-    <${Bars} title="Saved by layer" bars=${bars(attention.by_layer, "layer")} />
+      ends=${ends(attention.by_step, "step")} note=${`Full height is all of it.${dense}`} />
+    <${Bars} title="Saved by layer" bars=${bars(attention.by_layer, "layer")}
+      ends=${ends(attention.by_layer, "layer")} note="Full height is all of it." />
     <figure class="stages">
       <figcaption>Where the ${seconds(latency.total)} went</figcaption>
       <ul>${stages.map(

@@ -40,7 +40,10 @@ function Today({ today }) {
 }
 
 function Queue({ queue }) {
-  const wait = queue.wait_s === null ? "How long a new one waits is not known." : `A new one starts in about ${seconds(queue.wait_s)}.`;
+  const wait =
+    queue.wait_s === null ? "How long a new one waits is not known."
+    : queue.wait_s < 0.5 ? "A new one starts at once."
+    : `A new one starts in about ${seconds(queue.wait_s)}.`;
   return html`<${Tile} title="Queue" figure=${`${queue.num_queued} waiting`}>
     <p>${queue.num_running} running. ${wait} <a href="#/gallery">See them.</a></p>
   </${Tile}>`;

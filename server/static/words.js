@@ -77,13 +77,14 @@ export function summary(metrics) {
   return `${saved(metrics)}, ${seconds(took)} ${word} ${seconds(without)}`;
 }
 
-/** "57 % of attention work saved, about 5 s" from the estimate of a request. */
+/** "About 57 % of attention work saved, about 5 s." from the estimate of a request. */
 export function expectation({ estimate, queue_wait_s: wait }) {
-  if (!estimate) return "Nothing is known of this model's cost.";
-  const share = estimate.executed_flops === null ? null : 1 - estimate.executed_flops / estimate.dense_flops;
-  const savings =
-    share === null ? "Savings not known yet: no job like this has finished here" : `About ${percent(share)} of attention work saved`;
-  const time = estimate.seconds === null ? "time not known yet" : `about ${seconds(estimate.seconds)}`;
-  const start = wait ? `, starts in about ${seconds(wait)}` : "";
-  return `${savings}, ${time}${start}.`;
+  if (!estimate) return "What this model costs is not known.";
+  const { dense_flops: dense, executed_flops: executed, seconds: time } = estimate;
+  if (executed === null && time === null) return "Not known yet: no job of this model has finished here. The first one will tell.";
+  const savings = executed === null ? "Savings not known yet" : `About ${percent(1 - executed / dense)} of attention work saved`;
+  // Unknown savings count as none in the time.
+  const duration = time === null ? "time not known yet" : `${executed === null ? "at most " : ""}about ${seconds(time)}`;
+  const start = wait >= 0.5 ? `, starts in about ${seconds(wait)}` : "";
+  return `${savings}, ${duration}${start}.`;
 }

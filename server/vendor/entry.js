@@ -2,5 +2,5 @@
 export { EventSource } from "eventsource";
 export { html } from "htm/preact";
 export { render } from "preact";
-export { useEffect, useRef, useState } from "preact/hooks";
+export { useEffect, useId, useRef, useState } from "preact/hooks";
 export { ssim } from "ssim.js";

@@ -3,12 +3,14 @@
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import find_chromium
+from fleet import Fleet, running_fleet
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, sync_playwright
 
 FAILED = pytest.StashKey[bool]()
@@ -109,3 +111,20 @@ def screenshot(page: Page, artefacts: Path) -> Callable[..., Path]:
         return path
 
     return take
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """The API without a worker; jobs end as a test says."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
+        running_fleet(Path(folder), 0) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def site(fleet: Fleet) -> str:
+    """Address of the page, on an empty store."""
+    fleet.redis_client.flushall()
+    return f"http://127.0.0.1:{fleet.port}/"
