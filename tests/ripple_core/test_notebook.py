@@ -31,8 +31,8 @@ model = load_model(find_model("builtin"))
 """,
     """
 video = text_to_video(
-    "a <b>red</b> circle", model, width=64, height=32, num_frames=9, fps=4, num_inference_steps=3, seed=3,
-    aggressiveness=1.0, mode="ripple",
+    "a <b>red</b> circle", model, width=48, height=32, num_frames=5, fps=4, num_inference_steps=3, seed=3,
+    aggressiveness=1.0, mode="channel",
 )
 video
 """,
@@ -67,9 +67,9 @@ def test_a_cell_plays_the_video(outputs: list[Any], tmp_path: Path) -> None:
     (encoded,) = re.findall(r'src="data:video/mp4;base64,([^"]+)"', player)
     path = tmp_path / "video.mp4"
     path.write_bytes(base64.b64decode(encoded, validate=True))
-    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (9, pytest.approx(9 / 4))
+    assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (5, pytest.approx(5 / 4))
     reader = imageio_ffmpeg.read_frames(str(path))
-    assert next(reader)["size"] == (64, 32)
+    assert next(reader)["size"] == (48, 32)
     reader.close()
 
 
@@ -85,6 +85,11 @@ def test_a_cell_tells_savings_and_time_in_words(outputs: list[Any]) -> None:
         assert f"{100 * float(savings):.1f}\N{NO-BREAK SPACE}%</td>" in html
 
 
+def test_savings_of_the_published_form_are_no_promise_of_time(outputs: list[Any]) -> None:
+    assert all(notebook.CHANNEL_NOTE in html_of(output) for output in outputs[1:4])
+    assert notebook.CHANNEL_NOTE not in METRICS._repr_html_()
+
+
 def test_a_cell_shows_no_markup_of_the_prompt(outputs: list[Any]) -> None:
     assert "a &lt;b&gt;red&lt;/b&gt; circle" in html_of(outputs[1])
     assert "<b>" not in html_of(outputs[1])
@@ -92,7 +97,7 @@ def test_a_cell_shows_no_markup_of_the_prompt(outputs: list[Any]) -> None:
 
 def test_a_terminal_sees_what_it_saw(outputs: list[Any]) -> None:
     assert outputs[1].data["text/plain"].startswith("GeneratedFrames(frames=array(")
-    assert outputs[2].data["text/plain"].startswith("SavingsReport(mode='ripple'")
+    assert outputs[2].data["text/plain"].startswith("SavingsReport(mode='channel'")
     assert outputs[3].data["text/plain"].startswith("JobMetrics(latency_s=")
 
 
