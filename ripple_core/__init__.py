@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ripple_core.attention import ReuseProfile, SavingsReport, TimeRippleConfig
+    from ripple_core.generate import text_to_video
     from ripple_core.integrate import TimeRippleHandle, apply_timeripple
 
-__all__ = ["ReuseProfile", "SavingsReport", "TimeRippleConfig", "TimeRippleHandle", "apply_timeripple"]
+__all__ = ["ReuseProfile", "SavingsReport", "TimeRippleConfig", "TimeRippleHandle", "apply_timeripple", "text_to_video"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from ripple_core import integrate
 
         return getattr(integrate, name)
+    if name == "text_to_video":
+        from ripple_core import generate
+
+        return generate.text_to_video
     raise AttributeError(f"module 'ripple_core' has no attribute {name!r}")

@@ -70,8 +70,6 @@ class _Generator:
         self._connection = connection
         self._settings = settings
         self._configs = {config.spec.id: config for config in load_model_configs(settings)}
-        # Models that have run since they were loaded.
-        self._warm: set[str] = set()
         self._models = ModelCache(
             list(self._configs.values()), settings.device, settings.dtype, settings.model_memory_bytes
         )
@@ -87,7 +85,6 @@ class _Generator:
                     model = self._models.get(model_id)
                     if config.warm_up:
                         warm_up(model)
-                        self._warm.add(model_id)
                     preloaded.append(model_id)
                 except RippleError as error:
                     logger.error("%s could not be preloaded: %s", model_id, error)
@@ -116,10 +113,7 @@ class _Generator:
         if not is_loaded:
             # From when the job was sent: a child that has just been spawned first imports torch and diffusers.
             run.load_seconds = time.monotonic() - run.sent_at
-            self._warm.discard(model_id)
             self._connection.send(Loaded(self._models.loaded))
-        run.is_first = model_id not in self._warm
-        self._warm.add(model_id)
         # Models that wait for their turn are no reason to refuse a video.
         has_others = len(self._models.loaded) > 1
         self._run(model, run, spare=OutOfMemory if has_others else None)
@@ -151,7 +145,6 @@ class _Run:
         self.left = list(task.videos)
         self.sent_at = task.sent_at
         self.load_seconds = 0.0
-        self.is_first = False
         self.retries: list[Retry] = []
         self._connection = connection
         self._told_to_stop: set[str] = set()
@@ -197,9 +190,6 @@ class _Run:
             return _failed(result)
         latency = result.latency_s.model_copy(update={"load": result.latency_s.load + self.load_seconds})
         changes = {"latency_s": latency, "retries": [*self.retries, *result.retries]}
-        # First steps after loading take longer than others, and the dense ones are the first.
-        if self.is_first:
-            changes["dense_denoise_estimate_s"] = None
         return Finished(result.model_copy(update=changes))
 
 

@@ -123,6 +123,27 @@ class SavingsReport:
             f"{len(self.by_step)}, {sum(self.fallbacks.values())} fallbacks"
         )
 
+    def _repr_html_(self) -> str:
+        from ripple_core import notebook
+
+        attention = notebook.attention(
+            savings=self.savings,
+            score_savings=self.score_savings,
+            mode=self.mode,
+            aggressiveness=self.aggressiveness,
+            backend=self.backend,
+            dense_steps=self.dense_steps,
+            fallbacks=self.fallbacks,
+            by_step={step: count.savings for step, count in self.by_step.items()},
+            by_layer={layer: count.savings for layer, count in self.by_layer.items()},
+        )
+        if not self.skipped_flops:
+            return notebook.page(notebook.paragraph(notebook.outcome(self.savings)), attention)
+        together = f"Together with the step cache: {notebook.outcome(self.savings_with_step_cache)}"
+        return notebook.page(
+            notebook.paragraph(notebook.outcome(self.savings)), notebook.paragraph(together), attention
+        )
+
 
 @dataclass
 class _Cell:

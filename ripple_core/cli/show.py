@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ripple_core.contract import job
 from ripple_core.contract.metrics import JobMetrics
+from ripple_core.notebook import CHANNEL_NOTE
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -73,8 +74,4 @@ def print_metrics(metrics: JobMetrics) -> None:
     console.print(latency)
     console.print(savings)
     if attention.mode == "channel":
-        console.print(
-            "Mode channel counts the multiplications that the published method needs; run on dense matrix "
-            "hardware it takes no less time.",
-            style="dim",
-        )
+        console.print(CHANNEL_NOTE, style="dim")

@@ -103,6 +103,13 @@ class QualityMetrics(BaseModel):
     ssim: float = Field(description="Structural similarity, mean over frames; 1 is equal.")
     dense_denoise_s: float = Field(description="Seconds of the twin's denoising, to compare with `latency_s.denoise`.")
 
+    @property
+    def in_words(self) -> str:
+        """For people."""
+        if self.psnr_db is None or self.worst_frame_psnr_db is None:
+            return "identical"
+        return f"PSNR {self.psnr_db:.1f} dB ({self.worst_frame_psnr_db:.1f} in the worst frame), SSIM {self.ssim:.3f}"
+
 
 class Retry(BaseModel):
     """A second try within the same attempt, and what was changed for it."""
@@ -133,3 +140,35 @@ class JobMetrics(BaseModel):
     quality: QualityMetrics | None = Field(None, description="Present when `quality_check` was asked for.")
     batch_size: int = Field(1, description="Jobs that were denoised and decoded together; they share those seconds.")
     retries: list[Retry] = Field([], description="Second tries within the attempt that succeeded.")
+
+    def _repr_html_(self) -> str:
+        from ripple_core import notebook
+
+        output, attention, latency = self.output, self.attention, self.latency_s
+        rows = {
+            "video": f"{output.width}x{output.height}, {output.frames} frames, {output.fps} per second, "
+            f"{output.bytes:,} bytes",
+            "device": f"{self.device.name}, {self.device.dtype}",
+            "peak memory": notebook.gigabytes(self.device.peak_memory_bytes),
+        }
+        if self.quality is not None:
+            rows["against the dense twin"] = self.quality.in_words
+        if self.batch_size > 1:
+            rows["batch"] = f"{self.batch_size} videos together"
+        rows |= {f"second try, {retry.reason}": retry.remedy for retry in self.retries}
+        rows |= {stage: notebook.seconds(spent) for stage, spent in latency.model_dump().items() if spent}
+        return notebook.page(
+            notebook.paragraph(notebook.outcome(attention.savings, latency.denoise, self.dense_denoise_estimate_s)),
+            notebook.table(rows),
+            notebook.attention(
+                savings=attention.savings,
+                score_savings=attention.score_savings,
+                mode=attention.mode,
+                aggressiveness=attention.aggressiveness,
+                backend=attention.backend,
+                dense_steps=[step.step for step in attention.by_step if step.dense],
+                fallbacks={fallback.reason: fallback.calls for fallback in attention.fallbacks},
+                by_step={step.step: step.savings for step in attention.by_step},
+                by_layer={layer.layer: layer.savings for layer in attention.by_layer},
+            ),
+        )

@@ -30,7 +30,11 @@ _MAX_GIF_FPS = 50
 
 
 def write_video(
-    frames: np.ndarray, path: Path, fps: int, output: OutputSettings, meanwhile: Callable[[], None] = lambda: None
+    frames: np.ndarray,
+    path: Path,
+    fps: int,
+    output: OutputSettings = OutputSettings(),
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Write one file; the same frames give the same bytes.
 

@@ -1,7 +1,6 @@
 """What was measured, in the words of the API."""
 
 import hashlib
-import statistics
 from pathlib import Path
 from typing import cast
 
@@ -15,10 +14,8 @@ from ripple_core.contract.metrics import (
     LayerCount,
     ModeThatRan,
     OutputMetrics,
-    QualityMetrics,
     StepCount,
 )
-from ripple_core.generate.run import GeneratedFrames
 
 
 def output_metrics(path: Path, frames: np.ndarray, fps: int) -> OutputMetrics:
@@ -35,22 +32,6 @@ def output_metrics(path: Path, frames: np.ndarray, fps: int) -> OutputMetrics:
         bytes=path.stat().st_size,
         sha256=digest,
     )
-
-
-def dense_denoise_estimate_s(
-    video: GeneratedFrames, quality: QualityMetrics | None, has_step_cache: bool
-) -> float | None:
-    """What denoising would have taken without reuse: the twin's time, or that of steps like the video's dense ones.
-
-    The lower median of these, without the first step of all: it prepares the loop, and may compile. A step cache leaves
-    out work in some steps and not in others, so that no step stands for all.
-    """
-    if has_step_cache:
-        return None
-    if quality is not None:
-        return quality.dense_denoise_s
-    dense = [video.step_seconds[step] for step in video.report.dense_steps if 0 < step < len(video.step_seconds)]
-    return statistics.median_low(dense) * len(video.step_seconds) if dense else None
 
 
 def attention_metrics(report: SavingsReport, calibrated: bool) -> AttentionMetrics:

@@ -1,10 +1,14 @@
 """Runs a loaded pipeline on one request or on several at once: prompts to frames."""
 
 import logging
+import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -16,6 +20,7 @@ from ripple_core.contract.errors import GenerationCancelled, InvalidOutput, Ripp
 from ripple_core.contract.metrics import LatencySeconds, Retry
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.check import problem_with_frames
+from ripple_core.generate.encode import write_video
 from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named, peak_memory_bytes, remember, start_measuring
 from ripple_core.generate.tiling import tiles_where_memory_is_short
@@ -23,6 +28,9 @@ from ripple_core.generate.watch import FramesJob, NothingLeftError, ProgressCall
 from ripple_core.integrate import apply_timeripple, transformers_of
 
 logger = logging.getLogger(__name__)
+
+# Pipelines that have made a video since they were loaded.
+_WARM: WeakSet[Any] = WeakSet()
 
 # What WanPipeline pads prompts to by default; encoding ourselves must not change it.
 MAX_SEQUENCE_LENGTH = 512
@@ -40,23 +48,72 @@ class AppliedAttention(Protocol):
 
 @dataclass(frozen=True)
 class GeneratedFrames:
-    """A video before it is a file.
+    """A video before it is a file; a notebook plays it.
 
     Attributes:
         frames: uint8 ``[num_frames, height, width, 3]``.
+        request: that it was made for.
         latency: of the stages that ran here.
         step_seconds: of each denoising step; empty where a batch shrank on the way, whose steps are not alike.
+        steps_are_alike: apart from reuse; not after a batch shrank, nor with a step cache, nor in a pipeline's first
+            video, whose first steps take longer.
         report: what reuse saved.
         peak_memory_bytes: while it ran.
         retries: within these stages.
     """
 
     frames: np.ndarray
+    request: ResolvedRequest
     latency: LatencySeconds
     step_seconds: tuple[float, ...]
+    steps_are_alike: bool
     report: SavingsReport
     peak_memory_bytes: int
     retries: tuple[Retry, ...] = ()
+
+    @property
+    def dense_denoise_estimate_s(self) -> float | None:
+        """What denoising would have taken without reuse: all steps as long as the dense ones among them.
+
+        The lower median of these, without the first step of all: it prepares the loop, and may compile. None where no
+        other step was dense, or they are not alike.
+        """
+        steps = self.step_seconds
+        dense = [steps[step] for step in self.report.dense_steps if 0 < step < len(steps)]
+        return statistics.median_low(dense) * len(steps) if dense and self.steps_are_alike else None
+
+    def _repr_html_(self) -> str:
+        from ripple_core import notebook
+
+        request, latency = self.request, self.latency
+        num_frames, height, width, _ = self.frames.shape
+        to_file = (
+            'Write it to a file with ripple_core.generate.write_video(video.frames, Path("video.mp4"), '
+            'video.request.fps), and show that with IPython.display.Video("video.mp4").'
+        )
+        rows = {
+            "prompt": request.prompt,
+            "model": request.model,
+            "seed": str(request.seed),
+            "video": f"{width}x{height}, {num_frames} frames, {request.fps} per second",
+            "reading the prompt": notebook.seconds(latency.text_encode),
+            "denoising": f"{notebook.seconds(latency.denoise)} ({request.num_inference_steps} steps)",
+            "decoding frames": notebook.seconds(latency.vae_decode),
+            "peak memory": notebook.gigabytes(self.peak_memory_bytes),
+        }
+        outcome = notebook.outcome(self.report.savings, latency.denoise, self.dense_denoise_estimate_s)
+        return notebook.page(
+            notebook.video(self._mp4(), width, height, to_file),
+            notebook.paragraph(outcome),
+            notebook.table(rows),
+            notebook.details("What was saved, step by step and layer by layer", self.report._repr_html_()),
+        )
+
+    def _mp4(self) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="timeripple-") as folder:
+            path = Path(folder, "video.mp4")
+            write_video(self.frames, path, self.request.fps)
+            return path.read_bytes()
 
 
 class InvalidFrames(InvalidOutput):
@@ -149,6 +206,7 @@ def _generate(
     retries: list[Retry] = []
     tiled = Retry(reason="out_of_memory", remedy="vae_tiling")
     in_use = start_measuring(model.device)
+    is_first = model.pipe not in _WARM
     frames: dict[int, np.ndarray] = {}
     try:
         with (
@@ -164,6 +222,9 @@ def _generate(
         for transformer in transformers_of(model.pipe):
             transformer._reset_stateful_cache()
         model.pipe.maybe_free_model_hooks()
+    if frames:
+        _WARM.add(model.pipe)
+    has_like_steps = not (is_first or watch.shrank or model.pipe.transformer.is_cache_enabled)
     peak = peak_memory_bytes(model.device)
     if len(watch.jobs) == 1 and frames and not retries:
         remember(model, watch.jobs[0].request, peak - in_use)
@@ -174,7 +235,16 @@ def _generate(
         if number in watch.problems:
             return InvalidFrames(watch.problems[number], report_of(number))
         steps = () if watch.shrank else tuple(watch.clock.seconds())
-        return GeneratedFrames(frames[number], watch.latency, steps, report_of(number), peak, tuple(retries))
+        return GeneratedFrames(
+            frames=frames[number],
+            request=watch.jobs[number].request,
+            latency=watch.latency,
+            step_seconds=steps,
+            steps_are_alike=has_like_steps,
+            report=report_of(number),
+            peak_memory_bytes=peak,
+            retries=tuple(retries),
+        )
 
     return [ended(number) for number in range(len(watch.jobs))]
 

@@ -15,7 +15,7 @@ from ripple_core.contract.request import ResolvedRequest
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
 from ripple_core.generate.encode import write_video
 from ripple_core.generate.first_frame import read_first_frame
-from ripple_core.generate.job_metrics import attention_metrics, dense_denoise_estimate_s, output_metrics
+from ripple_core.generate.job_metrics import attention_metrics, output_metrics
 from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named
 from ripple_core.generate.previews import write_spritesheet, write_thumbnail
@@ -151,7 +151,7 @@ class VideoRun:
 
     def write(self, rendered: Rendered, batch_size: int = 1) -> JobMetrics:
         """The files, and all that was measured."""
-        video, steps = rendered.video, self.request.num_inference_steps
+        video, quality, steps = rendered.video, rendered.quality, self.request.num_inference_steps
         self.on_progress(Progress(stage="mp4_encode", step=steps, total_steps=steps, fraction=_FRACTION_DECODED))
         encode_began = time.monotonic()
         path = self._write_files(video.frames)
@@ -167,10 +167,11 @@ class VideoRun:
             ),
             output=output_metrics(path, video.frames, self.request.fps),
             denoising_step_s=list(video.step_seconds),
-            dense_denoise_estimate_s=dense_denoise_estimate_s(
-                video, rendered.quality, self.model.pipe.transformer.is_cache_enabled
+            # The twin's own time is better than an estimate, but no more alike.
+            dense_denoise_estimate_s=(
+                quality.dense_denoise_s if quality and video.steps_are_alike else video.dense_denoise_estimate_s
             ),
-            quality=rendered.quality,
+            quality=quality,
             batch_size=batch_size,
             retries=list(video.retries),
         )

@@ -79,6 +79,8 @@ def test_a_stop_takes_effect_at_the_next_step_and_spoils_nothing(model: LoadedMo
 
 
 def test_metrics_are_complete_and_add_up(model: LoadedModel, tmp_path: Path) -> None:
+    # First steps after loading tell nothing of others.
+    generate_frames(model, request(model, 1.0))
     metrics = generate_video(model, request(model, 1.0), tmp_path)
     latency = metrics.latency_s
     parts = latency.text_encode + latency.denoise + latency.vae_decode + latency.mp4_encode
@@ -133,3 +135,11 @@ def test_a_broken_folder_names_the_model(random_pipeline_folder: Path, tmp_path:
     spec = find_model(str(random_pipeline_folder)).model_copy(update={"source": str(tmp_path)})
     with pytest.raises(ModelLoadFailed, match="random could not be loaded"):
         load_model(spec)
+
+
+def test_a_first_video_tells_no_dense_time(random_pipeline_folder: Path, tmp_path: Path) -> None:
+    """Steps take longer right after loading; with or without a twin."""
+    fresh = load_model(find_model(str(random_pipeline_folder)))
+    first = generate_video(fresh, request(fresh, 1.0, quality_check=True), tmp_path)
+    assert first.dense_denoise_estimate_s is None
+    assert generate_frames(fresh, request(fresh, 1.0)).dense_denoise_estimate_s is not None

@@ -15,8 +15,8 @@ DENSE = {"aggressiveness": 0.0, "mode": "channel"}
 
 
 def test_quality_is_the_difference_to_the_dense_frames(model: LoadedModel, ask: Any, tmp_path: Path) -> None:
-    metrics = generate_video(model, ask(model.spec, quality_check=True), tmp_path)
     reused = generate_frames(model, ask(model.spec))
+    metrics = generate_video(model, ask(model.spec, quality_check=True), tmp_path)
     dense = generate_frames(model, ask(model.spec, reuse=DENSE))
     difference = compare_frames(dense.frames, reused.frames)
     quality = metrics.quality
