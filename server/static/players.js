@@ -57,7 +57,7 @@ export function Players({ urls, output, labels }) {
       <button onClick=${() => show(frame - 1)} disabled=${frame === 0} aria-label="Frame back">◀</button>
       <button onClick=${() => show(frame + 1)} disabled=${frame === output.frames - 1} aria-label="Frame forward">▶</button>
       <label class="grow">Frame <output>${frame + 1} of ${output.frames}</output>
-        <input type="range" min="0" max=${output.frames - 1} value=${frame}
+        <input type="range" aria-label="Frame" min="0" max=${output.frames - 1} value=${frame}
           onInput=${(event) => show(Number(event.currentTarget.value))} />
       </label>
       <label>Speed

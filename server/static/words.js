@@ -1,4 +1,6 @@
-// Figures in plain words.
+// Figures in plain words. A number stays on one line with its unit.
+
+const NBSP = "\u00a0";
 
 const STAGES = {
   queued: "Waiting for a worker",
@@ -21,32 +23,32 @@ export const stage = (name) => STAGES[name] ?? name;
 export const latencyName = (name) => LATENCIES[name] ?? name;
 
 /** 0.618 -> "62 %" */
-export const percent = (share) => `${Math.round(share * 100)} %`;
+export const percent = (share) => `${Math.round(share * 100)}${NBSP}%`;
 
 /** 75.2 -> "1 min 15 s" */
 export function seconds(value) {
-  if (value < 9.95) return `${value.toFixed(1)} s`;
+  if (value < 9.95) return `${value.toFixed(1)}${NBSP}s`;
   const whole = Math.round(value);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
+  if (whole < 60) return `${whole}${NBSP}s`;
+  if (whole < 3600) return [Math.floor(whole / 60), "min", whole % 60, "s"].join(NBSP);
+  return [Math.floor(whole / 3600), "h", Math.floor((whole % 3600) / 60), "min"].join(NBSP);
 }
 
 export function bytes(value) {
   const units = ["B", "kB", "MB", "GB"];
   let unit = 0;
   for (; value >= 1000 && unit < 3; unit += 1) value /= 1000;
-  return `${unit ? value.toFixed(1) : value} ${units[unit]}`;
+  return `${unit ? value.toFixed(1) : value}${NBSP}${units[unit]}`;
 }
 
 export function flops(value) {
   const units = ["", "k", "M", "G", "T", "P", "E"];
   let unit = 0;
   for (; value >= 1000 && unit < 6; unit += 1) value /= 1000;
-  return `${value.toPrecision(3)} ${units[unit]}FLOP`;
+  return `${value.toPrecision(3)}${NBSP}${units[unit]}FLOP`;
 }
 
-export const decibels = (value) => (value === null ? "equal" : `${value.toFixed(1)} dB`);
+export const decibels = (value) => (value === null ? "equal" : `${value.toFixed(1)}${NBSP}dB`);
 
 export const time = (iso) =>
   new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
