@@ -65,6 +65,7 @@ _STATUS: dict[type[errors.RippleError], int] = {
     errors.QueueFull: 429,
     errors.TooManyActiveJobs: 429,
     RateLimited: 429,
+    errors.NoPreview: 404,
     errors.VideoNotReady: 409,
     errors.NoVideo: 409,
     errors.VideoExpired: 410,

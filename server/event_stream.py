@@ -19,7 +19,7 @@ FROM_THE_START = "0-0"
 
 @dataclass(frozen=True)
 class JobEvent:
-    """A change of state or some progress; `data` is JSON."""
+    """A change of state, some progress or word of a preview; `data` is JSON."""
 
     id: str
     name: str

@@ -11,6 +11,7 @@ from structlog.contextvars import get_contextvars
 
 from ripple_core.contract.errors import (
     JobNotFound,
+    NoPreview,
     NoVideo,
     RippleError,
     UnknownModel,
@@ -169,6 +170,23 @@ class JobService:
         if path is None:
             raise VideoExpired("The video was kept for its time and has been deleted; send the request again.")
         return path
+
+    def preview(self, record: JobRecord) -> bytes:
+        """The last preview of a running job, as animated WebP.
+
+        Raises:
+            NoPreview: when the job did not ask for previews, has none yet, or has ended.
+        """
+        if not record.request.preview:
+            raise NoPreview("The job did not ask for previews; send a request with `preview: true`.")
+        content = self.store.preview(record.id)
+        if content is not None:
+            return content
+        if record.status.is_terminal:
+            instead = f"; fetch /jobs/{record.id}/video" if record.status == JobStatus.SUCCEEDED else ""
+            raise NoPreview(f"The job has ended, and its previews with it{instead}.")
+        when = f"wait for an event `preview` of /jobs/{record.id}/events"
+        raise NoPreview(f"No preview has been made yet; {when}. A model that is offloaded makes none.")
 
     def require_video(self, record: JobRecord) -> None:
         """Raise VideoNotReady or NoVideo unless the job has succeeded."""

@@ -258,7 +258,7 @@ class Fleet:
                             return False
                         if data["status"] == stage:
                             return True
-                    elif data["stage"] == stage and data["step"] >= step:
+                    elif fields[b"event"] == b"progress" and data["stage"] == stage and data["step"] >= step:
                         return True
         raise AssertionError(f"job {job_id} never entered {stage}: {self.job(job_id)}")
 

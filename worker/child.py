@@ -22,6 +22,7 @@ from worker.messages import (
     Generate,
     Idle,
     Loaded,
+    Previewed,
     Ready,
     Reported,
     Stop,
@@ -167,6 +168,7 @@ class _Run:
             lambda: self._should_stop(video),
             video.image,
             on_end,
+            lambda step, preview: self._connection.send(Previewed(video.execution, step, preview)),
         )
 
     def end(self, video: Video, answer: Answer) -> None:

@@ -13,7 +13,20 @@ from ripple_core.child_process import EXIT_DEVICE_BROKEN
 from ripple_core.contract.errors import Stalled, WorkerLost
 from ripple_core.contract.job import JobError, Progress, Stage
 from worker.child import run_child
-from worker.messages import Answer, Ended, Failed, FromChild, Generate, Idle, Loaded, Ready, Reported, Stop, Stopped
+from worker.messages import (
+    Answer,
+    Ended,
+    Failed,
+    FromChild,
+    Generate,
+    Idle,
+    Loaded,
+    Previewed,
+    Ready,
+    Reported,
+    Stop,
+    Stopped,
+)
 from worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -29,6 +42,9 @@ class Follower(Protocol):
 
     def on_progress(self, progress: Progress) -> None:
         """Called for every progress message."""
+
+    def on_preview(self, step: int, preview: bytes) -> None:
+        """Called with an animated WebP every few denoising steps, if the request asks for that."""
 
     def stop_wanted(self) -> bool:
         """Asked several times a second; once True, the child is told to stop after its denoising step."""
@@ -196,6 +212,9 @@ class _Run:
             self._stage = message.progress.stage
             if message.execution in self._followers:
                 self._followers[message.execution].on_progress(message.progress)
+        elif isinstance(message, Previewed):
+            if message.execution in self._followers:
+                self._followers[message.execution].on_preview(message.step, message.preview)
         elif isinstance(message, Ended):
             self._end(message.execution, message.answer)
         elif isinstance(message, Loaded):

@@ -79,6 +79,10 @@ class Execution:
         self._eta_s = progress.eta_s if progress.eta_s is not None else self._eta_s
         self._lost |= not self._context.reports.set_progress(self.record.id, self.owner, progress)
 
+    def on_preview(self, step: int, preview: bytes) -> None:
+        """Let the job's followers see it."""
+        self._context.reports.set_preview(self.record.id, self.owner, step, preview)
+
     def stop_wanted(self) -> bool:
         """Whether the job was cancelled or lost, or has to make way for the end of the worker."""
         if self._lost or self._context.shutdown.stops_job(self._eta_s):

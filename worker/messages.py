@@ -71,6 +71,15 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Previewed:
+    """Child to parent: what a video looks like after a denoising step, as animated WebP."""
+
+    execution: str
+    step: int
+    preview: bytes
+
+
+@dataclass(frozen=True)
 class Finished:
     """The files are written."""
 
@@ -105,4 +114,4 @@ class Idle:
     """Child to parent: all videos of the last Generate have ended."""
 
 
-FromChild = Ready | Loaded | Reported | Ended | Idle
+FromChild = Ready | Loaded | Reported | Previewed | Ended | Idle

@@ -21,7 +21,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 30
 SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 _STAGES = ("text_encode", "denoise", "vae_decode", "mp4_encode", "store")
 # Most jobs have none of these.
-_RARE_STAGES = ("load", "quality_check")
+_RARE_STAGES = ("load", "preview", "quality_check")
 
 
 class WorkerMetrics:

@@ -1,4 +1,4 @@
-"""Progress and questions to the job store that may get lost: a job does not wait for Redis."""
+"""Progress, previews and questions to the job store that may get lost: a job does not wait for Redis."""
 
 import logging
 import time
@@ -35,6 +35,15 @@ class Reports:
         except RedisError as error:
             self._fall_quiet(error)
             return True
+
+    def set_preview(self, job_id: str, owner: str, step: int, preview: bytes) -> None:
+        """Show what the job looks like after a denoising step."""
+        if time.monotonic() < self._quiet_until:
+            return
+        try:
+            self._store.set_preview(job_id, owner, step, preview)
+        except RedisError as error:
+            self._fall_quiet(error)
 
     def should_stop(self, job_id: str, owner: str) -> bool:
         """True when the job was cancelled or belongs to another execution, as far as can be known."""

@@ -77,6 +77,14 @@ class AsyncClient:
         """A job as it is now."""
         return Job.model_validate_json((await self._send("GET", job_path(job))).content)
 
+    async def preview(self, job: Job | str) -> bytes:
+        """What a running job looks like so far, as animated WebP; for jobs with `preview=True`, after each such event.
+
+        Raises:
+            TimeRippleError: with code "no_preview" when there is none, not yet or no longer.
+        """
+        return (await self._send("GET", f"{job_path(job)}/preview")).content
+
     async def jobs(self, status: str | None = None) -> AsyncIterator[Job]:
         """All jobs, newest first."""
         asked = {"limit": "100"} | ({"status": status} if status else {})

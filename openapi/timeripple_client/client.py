@@ -77,6 +77,14 @@ class Client:
         """A job as it is now."""
         return Job.model_validate_json(self._send("GET", job_path(job)).content)
 
+    def preview(self, job: Job | str) -> bytes:
+        """What a running job looks like so far, as animated WebP; for jobs with `preview=True`, after each such event.
+
+        Raises:
+            TimeRippleError: with code "no_preview" when there is none, not yet or no longer.
+        """
+        return self._send("GET", f"{job_path(job)}/preview").content
+
     def jobs(self, status: str | None = None) -> Iterator[Job]:
         """All jobs, newest first."""
         asked = {"limit": "100"} | ({"status": status} if status else {})

@@ -80,6 +80,7 @@ class LatencySeconds(BaseModel):
     denoise: float = Field(0.0, description="All denoising steps.")
     load: float = Field(0.0, description="Loading the model; 0 when it was loaded already.")
     mp4_encode: float = Field(0.0, description="Frames to the file, whatever its format, and its pictures.")
+    preview: float = Field(0.0, description="Decoding previews between denoising steps, when asked for.")
     quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")
     queue: float = Field(0.0, description="Waiting for a worker, before the start that succeeded.")
     store: float = Field(0.0, description="The files on their way into the video store.")
@@ -318,6 +319,10 @@ class GenerateRequest(BaseModel):
     output: OutputSettings = Field(
         {"crf": None, "format": "mp4"}, description="Format of the file.", validate_default=True
     )
+    preview: bool = Field(
+        False,
+        description="Decode small frames of the current estimate every few denoising steps, to watch at /jobs/{id}/preview; takes a little time.",
+    )
     priority: Literal["high", "normal", "low"] = Field("normal", description="Jobs of a higher priority start first.")
     prompt: str = Field(..., description="What the video shows.")
     quality_check: bool = Field(
@@ -385,6 +390,7 @@ class ResolvedRequest(BaseModel):
     num_frames: int = Field(..., description="Frames of the video.")
     num_inference_steps: int = Field(..., description="Denoising steps.")
     output: OutputSettings = Field({"format": "mp4"}, description="Format of the file.", validate_default=True)
+    preview: bool = Field(False, description="Whether small frames are decoded meanwhile; the video is the same.")
     prompt: str = Field(..., description="What the video shows.")
     quality_check: bool = Field(False, description="Whether the dense twin is rendered and compared too.")
     reuse: ReuseSettings

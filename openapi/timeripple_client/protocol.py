@@ -37,7 +37,7 @@ class TimeRippleError(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """A change of state ("state") or some progress ("progress")."""
+    """A change of state ("state"), some progress ("progress") or a new preview ("preview")."""
 
     id: str
     name: str

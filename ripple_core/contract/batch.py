@@ -6,7 +6,7 @@ _SHARED = ("model", "width", "height", "num_frames", "num_inference_steps", "gui
 
 
 def can_share(first: ResolvedRequest, second: ResolvedRequest) -> bool:
-    """Whether two requests can share a run: prompt, seed, frame rate and file format may differ, nothing else.
+    """Whether two requests can share a run: prompt, seed, frame rate, file format and preview may differ.
 
     LoRAs sit on the whole transformer, and first frames and dense twins are a run's own.
     """

@@ -11,6 +11,7 @@ RippleError
 ├── Refused             not now; says when to try again
 │   ├── QueueFull           as much work waits as may wait
 │   └── TooManyActiveJobs   an API key has as many queued and running jobs as it may
+├── NoPreview           there is nothing to watch of a job now
 ├── VideoNotReady       the job has not finished yet
 ├── NoVideo             the job ended without a video
 ├── VideoExpired        the video was kept for its time and then deleted
@@ -120,6 +121,12 @@ class TooManyActiveJobs(Refused):
     """An API key has as many queued and running jobs as it may."""
 
     code = "too_many_active_jobs"
+
+
+class NoPreview(RippleError):
+    """There is nothing to watch of a job now."""
+
+    code = "no_preview"
 
 
 class VideoNotReady(RippleError):

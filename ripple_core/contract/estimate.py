@@ -72,7 +72,8 @@ class Estimator:
             tokens=_tokens(spec, request),
             savings=metrics.attention.savings,
             transformer_flops=_transformer_flops(spec, request, metrics.attention.savings),
-            seconds=latency.total - latency.queue - latency.load,
+            # What a like job takes that asks for no previews.
+            seconds=latency.total - latency.queue - latency.load - latency.preview,
         )
         key = f"{PREFIX}history:{spec.id}"
         pipeline = self._redis.pipeline()

@@ -12,6 +12,7 @@ class LatencySeconds(BaseModel):
     load: float = Field(0.0, description="Loading the model; 0 when it was loaded already.")
     text_encode: float = Field(0.0, description="Reading the prompt.")
     denoise: float = Field(0.0, description="All denoising steps.")
+    preview: float = Field(0.0, description="Decoding previews between denoising steps, when asked for.")
     vae_decode: float = Field(0.0, description="Latents to frames.")
     mp4_encode: float = Field(0.0, description="Frames to the file, whatever its format, and its pictures.")
     quality_check: float = Field(0.0, description="Rendering and comparing the dense twin, when asked for.")

@@ -123,6 +123,11 @@ class GenerateRequest(BaseModel):
         False,
         description="Render the dense twin too, and put PSNR and SSIM against it into the metrics; takes its time.",
     )
+    preview: bool = Field(
+        False,
+        description="Decode small frames of the current estimate every few denoising steps, to watch at "
+        "/jobs/{id}/preview; takes a little time.",
+    )
     n: int = Field(
         1,
         ge=1,
@@ -153,6 +158,7 @@ class ResolvedRequest(BaseModel):
     loras: list[LoraSettings] = Field([], description="LoRAs on the transformer.")
     output: OutputSettings = Field(OutputSettings(), description="Format of the file.")
     quality_check: bool = Field(False, description="Whether the dense twin is rendered and compared too.")
+    preview: bool = Field(False, description="Whether small frames are decoded meanwhile; the video is the same.")
 
     @property
     def is_guided(self) -> bool:

@@ -11,9 +11,9 @@ end
 local function milliseconds(estimate) return math.floor((tonumber(estimate) or 0) * 1000 + 0.5) end
 """
 
-# KEYS: job, events, counters, counters of the day. ARGV: prefix, id, allowed statuses, new status, owning execution or
-# "", event, time if the status is terminal or "", what the attempts change by, JSON list of names and amounts to add
-# to the counters, seconds for which those of the day stay, fields...
+# KEYS: job, events, preview, counters, counters of the day. ARGV: prefix, id, allowed statuses, new status, owning
+# execution or "", event, time if the status is terminal or "", what the attempts change by, JSON list of names and
+# amounts to add to the counters, seconds for which those of the day stay, fields...
 TRANSITION = (
     _SCOPES
     + """
@@ -38,10 +38,10 @@ redis.call('HSET', KEYS[1], 'status', new, unpack(ARGV, 11))
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[8])
 for at = 1, #counts, 2 do
   local name = model .. '\t' .. counts[at]
-  redis.call('HINCRBYFLOAT', KEYS[3], name, counts[at + 1])
   redis.call('HINCRBYFLOAT', KEYS[4], name, counts[at + 1])
+  redis.call('HINCRBYFLOAT', KEYS[5], name, counts[at + 1])
 end
-if #counts > 0 then redis.call('EXPIRE', KEYS[4], ARGV[10]) end
+if #counts > 0 then redis.call('EXPIRE', KEYS[5], ARGV[10]) end
 for _, scope in ipairs(scopes(job[2])) do
   redis.call('ZREM', prefix .. scope .. 'jobs:' .. status, id)
   redis.call('ZADD', prefix .. scope .. 'jobs:' .. new, 0, id)
@@ -59,6 +59,8 @@ if ARGV[7] ~= '' then
   redis.call('ZADD', prefix .. 'ended', ARGV[7], id)
   if job[6] and job[6] ~= 'null' then redis.call('ZADD', prefix .. 'webhooks', ARGV[7], id) end
 end
+-- It is of one execution, and only while that runs.
+redis.call('DEL', KEYS[3])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'state', 'data', ARGV[6])
 return 'ok'
 """
@@ -73,10 +75,19 @@ redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'progress', 'data
 return redis.call('HGET', KEYS[1], 'cancel_requested') == '1' and 0 or 1
 """
 
+# KEYS: job, events, preview. ARGV: owning execution, picture, seconds for which it stays, event.
+PREVIEW = """
+if redis.call('HGET', KEYS[1], 'status') ~= 'running' then return end
+if redis.call('HGET', KEYS[1], 'execution') ~= ARGV[1] then return end
+redis.call('SET', KEYS[3], ARGV[2], 'EX', ARGV[3])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', 'preview', 'data', ARGV[4])
+"""
+
 # KEYS: job. ARGV: field, value. A job that has been deleted in the meantime must not come to life again.
 SET_FIELD = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end"
 
-# KEYS: job, events. ARGV: prefix, id, seconds for which the tombstone stays (0: none). Only an ended job is forgotten.
+# KEYS: job, events, preview. ARGV: prefix, id, seconds for which the tombstone stays (0: none). Only an ended job is
+# forgotten.
 FORGET = (
     _SCOPES
     + """
@@ -90,7 +101,7 @@ for _, scope in ipairs(scopes(owner)) do
 end
 redis.call('ZREM', prefix .. 'ended', id)
 redis.call('ZREM', prefix .. 'webhooks', id)
-redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 if status and tonumber(ARGV[3]) > 0 then
   redis.call('SET', prefix .. 'expired:' .. id, owner or '', 'EX', ARGV[3])
 end

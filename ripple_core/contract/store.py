@@ -6,7 +6,8 @@ claimed): whoever lost the job to another execution can no longer write to it.
 
 Keys, all under `ripple:`:
     job:{id}                      hash: the record
-    job:{id}:events               stream: state changes and progress
+    job:{id}:events               stream: state changes, progress and word of previews
+    job:{id}:preview              animated WebP: the last preview, while the job runs, for an hour at most
     jobs, jobs:{status}           sorted sets of ids; ids sort by creation time
     owner:{key}:jobs[:{status}]   the same of one API key
     queue                         sorted set: queued ids in the order in which they start
@@ -47,6 +48,8 @@ from ripple_core.contract.workers import WorkerInfo
 PREFIX = "ripple:"
 # As a limit.
 ALL = -1
+# So long at most: a preview goes with the end of its execution.
+_PREVIEW_SECONDS = 3600
 _WORKER_KEYS = [f"{PREFIX}workers", f"{PREFIX}worker_info"]
 # How many jobs ahead of another are looked at one by one for its place in the queue.
 _COUNTED_JOBS = 200
@@ -70,6 +73,7 @@ class JobStore:
         self.redis: Any = redis
         self._transition_script = redis.register_script(scripts.TRANSITION)
         self._progress_script = redis.register_script(scripts.PROGRESS)
+        self._preview_script = redis.register_script(scripts.PREVIEW)
         self._forget_script = redis.register_script(scripts.FORGET)
         self._beat_script = redis.register_script(scripts.BEAT)
         self._live_workers_script = redis.register_script(scripts.LIVE_WORKERS)
@@ -151,6 +155,15 @@ class JobStore:
         keys = [_job_key(job_id), events_key(job_id)]
         return bool(self._progress_script(keys=keys, args=[owner, progress.model_dump_json()]))
 
+    def set_preview(self, job_id: str, owner: str, step: int, preview: bytes) -> None:
+        """Keep an animated WebP made after a denoising step, unless the job is no longer this execution's."""
+        self._preview_script(keys=_keys(job_id), args=[owner, preview, _PREVIEW_SECONDS, json.dumps({"step": step})])
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The last one of a running job; None when there is none."""
+        content: bytes | None = self.redis.get(_preview_key(job_id))
+        return content
+
     def should_stop(self, job_id: str, owner: str) -> bool:
         """True when the job was cancelled or now belongs to another execution.
 
@@ -204,8 +217,7 @@ class JobStore:
 
     def expire(self, job_id: str, keep: timedelta) -> bool:
         """Forget an ended job but for a tombstone, which stays for `keep`; False when it has not ended."""
-        keys = [_job_key(job_id), events_key(job_id)]
-        return bool(self._forget_script(keys=keys, args=[PREFIX, job_id, int(keep.total_seconds())]))
+        return bool(self._forget_script(keys=_keys(job_id), args=[PREFIX, job_id, int(keep.total_seconds())]))
 
     def ended_before(self, time: float, limit: int) -> list[str]:
         """Ids of jobs that ended before this time (seconds since 1970), oldest first."""
@@ -311,7 +323,7 @@ class JobStore:
         ended_at = now.timestamp() if status.is_terminal else ""
         event = _state_event(status, error)
         allowed_list, added = f",{','.join(allowed)},", counters.encode(counts)
-        keys = [_job_key(job_id), events_key(job_id), _counters_key(), _counters_key(now.date())]
+        keys = [*_keys(job_id), _counters_key(), _counters_key(now.date())]
         keep = int(_KEEP_DAY.total_seconds())
         arguments = [PREFIX, job_id, allowed_list, status, owner, event, ended_at, attempts, added, keep, *flat]
         outcome = self._transition_script(keys=keys, args=arguments)
@@ -336,6 +348,15 @@ def _job_key(job_id: str) -> str:
 
 def _counters_key(day: date | None = None) -> str:
     return f"{PREFIX}counters:{day.isoformat()}" if day else f"{PREFIX}counters"
+
+
+def _preview_key(job_id: str) -> str:
+    return f"{PREFIX}job:{job_id}:preview"
+
+
+def _keys(job_id: str) -> list[str]:
+    """All that there is of one job."""
+    return [_job_key(job_id), events_key(job_id), _preview_key(job_id)]
 
 
 def _owned(owner: str | None) -> str:

@@ -12,6 +12,7 @@ from ripple_core.contract.errors import GenerationCancelled, GenerationFailed, O
 from ripple_core.contract.job import Progress
 from ripple_core.contract.metrics import JobMetrics
 from ripple_core.contract.request import ResolvedRequest
+from ripple_core.generate.denoising_preview import PreviewCallback
 from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named
 from ripple_core.generate.run import GeneratedFrames, InvalidFrames, generate_batch
@@ -42,6 +43,7 @@ class VideoJob:
         should_stop: asked as by `generate_video`, until it says so once.
         image: what the video begins from, for requests that brought one.
         on_end: told what became of it, as soon as that is known.
+        on_preview: as of `generate_video`.
     """
 
     request: ResolvedRequest
@@ -50,6 +52,7 @@ class VideoJob:
     should_stop: StopCallback = _never
     image: Path | None = None
     on_end: Callable[[VideoResult], None] = _ignore
+    on_preview: PreviewCallback | None = None
 
 
 def generate_videos(
@@ -134,6 +137,7 @@ class _Followed:
             lora_dir,
             retry_dense,
             retry_tiling,
+            job.on_preview,
         )
 
 
@@ -146,9 +150,10 @@ def _generate_together(
         OutOfMemory: when they do not fit; those without a result have not ended.
     """
     began = time.monotonic()
-    jobs = [FramesJob(one.job.request, one.job.on_progress, one.should_stop) for one in followed]
+    jobs = [FramesJob(one.job.request, one.job.on_progress, one.should_stop, one.job.on_preview) for one in followed]
     for one, generated in zip(followed, generate_batch(model, jobs, retry_tiling), strict=True):
-        run = VideoRun(model, one.job.request, one.job.folder, one.job.on_progress, one.should_stop, began)
+        job = one.job
+        run = VideoRun(model, job.request, job.folder, job.on_progress, one.should_stop, job.on_preview, began)
         one.end_with(partial(_finish, run, generated, len(jobs), retry_dense, retry_tiling))
 
 

@@ -20,6 +20,7 @@ from ripple_core.contract.errors import GenerationCancelled, InvalidOutput, Ripp
 from ripple_core.contract.metrics import LatencySeconds, Retry
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.check import problem_with_frames
+from ripple_core.generate.denoising_preview import DenoisingPreviews, PreviewCallback
 from ripple_core.generate.encode import write_video
 from ripple_core.generate.load import LoadedModel
 from ripple_core.generate.memory import out_of_memory_named, peak_memory_bytes, remember, start_measuring
@@ -133,6 +134,7 @@ def generate_frames(
     apply: Callable[[nn.Module], AppliedAttention] | None = None,
     first_frame: Image.Image | None = None,
     retry_tiling: bool = False,
+    on_preview: PreviewCallback | None = None,
 ) -> GeneratedFrames:
     """Run the pipeline with TimeRipple on it, and take TimeRipple off again.
 
@@ -147,6 +149,7 @@ def generate_frames(
         apply: puts something else on the (first) transformer than what the request's reuse settings say.
         first_frame: for image-to-video pipelines, of the video's size.
         retry_tiling: whether the VAE may decode in tiles what it has no memory to decode whole.
+        on_preview: given the steps finished and a small animated WebP every few steps, if the request asks for that.
 
     Raises:
         GenerationCancelled: when should_stop said so.
@@ -154,7 +157,8 @@ def generate_frames(
         OutOfMemory: with what would fit.
     """
     handle = apply(model.pipe.transformer) if apply else model.apply(_config(model, request))
-    watch = Watch(model.pipe, [FramesJob(request, on_progress, should_stop)], model.device)
+    jobs = [FramesJob(request, on_progress, should_stop, on_preview)]
+    watch = Watch(model.pipe, jobs, model.device, _previews(model, jobs, first_frame))
     [ended] = _generate(model, watch, handle, lambda _: handle.report(), first_frame, retry_tiling)
     if isinstance(ended, RippleError):
         raise ended
@@ -182,12 +186,20 @@ def generate_batch(
         OutOfMemory: when they do not fit together.
     """
     handle = apply_timeripple(model.pipe, _config(model, jobs[0].request))
-    watch, vae = Watch(model.pipe, jobs, model.device, handle.keep_places), model.pipe.vae
+    watch = Watch(model.pipe, jobs, model.device, _previews(model, jobs), handle.keep_places)
+    vae = model.pipe.vae
     sliced_before, vae.use_slicing = vae.use_slicing, True
     try:
         return _generate(model, watch, handle, handle.report, retry_tiling=retry_tiling)
     finally:
         vae.use_slicing = sliced_before
+
+
+def _previews(
+    model: LoadedModel, jobs: Sequence[FramesJob], first_frame: Image.Image | None = None
+) -> DenoisingPreviews:
+    viewers = {number: job.viewer for number, job in enumerate(jobs) if job.viewer}
+    return DenoisingPreviews(model, jobs[0].request, viewers, first_frame)
 
 
 def _config(model: LoadedModel, request: ResolvedRequest) -> TimeRippleConfig:

@@ -1,9 +1,10 @@
 """Times each denoising step."""
 
-import itertools
 import time
 
 import torch
+
+Mark = float | torch.cuda.Event
 
 
 class StepClock:
@@ -17,20 +18,35 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._times: list[float] = []
-        self._events: list[torch.cuda.Event] = []
+        self._begun: Mark | None = None
+        self._steps: list[tuple[Mark, Mark]] = []
 
     def mark(self) -> None:
         """Call before the first step, and after each."""
-        if self._device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record(torch.cuda.current_stream(self._device))
-            self._events.append(event)
-        else:
-            self._times.append(time.monotonic())
+        now = self._now()
+        if self._begun is not None:
+            self._steps.append((self._begun, now))
+        self._begun = now
+
+    def skip(self) -> None:
+        """Call between two steps: the time since the last mark is of none."""
+        self._begun = self._now()
 
     def seconds(self) -> list[float]:
         """Of each step; on CUDA the device must have been waited for."""
-        if self._device.type == "cuda":
-            return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(self._events)]
-        return [after - before for before, after in itertools.pairwise(self._times)]
+        return [_seconds_between(before, after) for before, after in self._steps]
+
+    def _now(self) -> Mark:
+        if self._device.type != "cuda":
+            return time.monotonic()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def _seconds_between(before: Mark, after: Mark) -> float:
+    if isinstance(before, float) or isinstance(after, float):
+        assert isinstance(before, float)
+        assert isinstance(after, float)
+        return after - before
+    return float(before.elapsed_time(after)) / 1000

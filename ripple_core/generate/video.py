@@ -13,6 +13,7 @@ from ripple_core.contract.job import Progress
 from ripple_core.contract.metrics import DeviceMetrics, JobMetrics, QualityMetrics, Retry
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
+from ripple_core.generate.denoising_preview import PreviewCallback
 from ripple_core.generate.encode import write_video
 from ripple_core.generate.first_frame import read_first_frame
 from ripple_core.generate.job_metrics import attention_metrics, output_metrics
@@ -38,6 +39,7 @@ def generate_video(
     lora_dir: Path | None = None,
     retry_dense: bool = True,
     retry_tiling: bool = True,
+    on_preview: PreviewCallback | None = None,
 ) -> JobMetrics:
     """Generate one video with its thumbnail and sprite sheet.
 
@@ -56,6 +58,7 @@ def generate_video(
         lora_dir: holds the files of the LoRAs that requests name.
         retry_dense: whether to try again without reuse when reuse gave no valid frames.
         retry_tiling: whether to try again in tiles when there is no memory to decode whole frames.
+        on_preview: as of `generate_frames`, of the video itself and not of its dense twin.
 
     Raises:
         GenerationCancelled: when should_stop said so.
@@ -65,7 +68,7 @@ def generate_video(
         StorageFull: when there is no room for the files.
         OSError: when the image cannot be read, or a file cannot be written.
     """
-    job = VideoRun(model, request, folder, on_progress, should_stop)
+    job = VideoRun(model, request, folder, on_progress, should_stop, on_preview)
     with out_of_memory_named(model, request):
         first_frame = _first_frame(request, image)
         return job.write(job.render(first_frame, lora_dir, retry_dense, retry_tiling))
@@ -95,6 +98,7 @@ class VideoRun:
     folder: Path
     on_progress: ProgressCallback
     should_stop: StopCallback
+    on_preview: PreviewCallback | None = None
     began: float = field(default_factory=time.monotonic)
 
     def render(
@@ -133,7 +137,13 @@ class VideoRun:
     def _frames(self, request: ResolvedRequest, first_frame: Image.Image | None, retry_tiling: bool) -> GeneratedFrames:
         report = self._report_render(0)
         return generate_frames(
-            self.model, request, report, self.should_stop, first_frame=first_frame, retry_tiling=retry_tiling
+            self.model,
+            request,
+            report,
+            self.should_stop,
+            first_frame=first_frame,
+            retry_tiling=retry_tiling,
+            on_preview=self.on_preview,
         )
 
     def _report_render(self, index: int) -> ProgressCallback:

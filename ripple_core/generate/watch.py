@@ -12,6 +12,7 @@ from ripple_core.contract.job import Progress, Stage
 from ripple_core.contract.metrics import LatencySeconds
 from ripple_core.contract.request import ResolvedRequest
 from ripple_core.generate.check import problem_with_latents
+from ripple_core.generate.denoising_preview import DenoisingPreviews, PreviewCallback, Viewer
 from ripple_core.generate.step_clock import StepClock
 
 # Share of the job's time before and after the denoising loop, for the progress bar only.
@@ -29,11 +30,18 @@ class FramesJob:
         request: fully resolved.
         on_progress: called at every change of stage and after every denoising step.
         should_stop: asked after each of these calls, until it says so.
+        on_preview: given previews of a request that asks for them; nobody watches by default.
     """
 
     request: ResolvedRequest
     on_progress: ProgressCallback
     should_stop: StopCallback
+    on_preview: PreviewCallback | None = None
+
+    @property
+    def viewer(self) -> Viewer | None:
+        """Who wants previews of it, if anybody does."""
+        return Viewer(self.request.fps, self.on_preview) if self.request.preview and self.on_preview else None
 
 
 class NothingLeftError(Exception):
@@ -52,6 +60,7 @@ class Watch:
         stopped: jobs whose should_stop said so.
         problems: what is wrong with a job's latents or frames.
         device: that the steps run on.
+        previews: of the run.
         latency: of the stages that are over.
         shrank: whether jobs were dropped between denoising steps.
         clock: of the denoising steps.
@@ -60,6 +69,7 @@ class Watch:
     pipe: Any
     jobs: Sequence[FramesJob]
     device: torch.device
+    previews: DenoisingPreviews
     on_drop: Callable[[list[int]], None] = lambda _: None
     items: list[int] = field(init=False)
     stopped: set[int] = field(default_factory=set)
@@ -94,7 +104,7 @@ class Watch:
         total, step, latents = self.jobs[0].request.num_inference_steps, index + 1, tensors["latents"]
         if step == total and latents.is_cuda:
             torch.cuda.synchronize(latents.device)
-        spent, share = time.monotonic() - self._stage_began, step / total
+        spent, share = time.monotonic() - self._stage_began + self.latency.preview, step / total
         fraction = _BEFORE_DENOISE + (1 - _BEFORE_DENOISE - _AFTER_DENOISE) * share
         batch = list(self.items)
         self._report("denoise", fraction, step, spent * (1 - share) / share)
@@ -103,11 +113,23 @@ class Watch:
             # NaN and infinity stay to the end, so the end is early enough to look.
             self._drop_invalid(batch, latents)
             self._report("vae_decode", fraction, step)
+        else:
+            self._preview(step, batch, latents)
         return self._without_dropped(batch, tensors)
 
     def decoded(self) -> None:
         """The frames are there."""
         self._end_stage("vae_decode")
+
+    def _preview(self, step: int, batch: list[int], latents: Tensor) -> None:
+        """Previews stand between the steps and are a stage of their own."""
+        going_on = {number: item for number, item in zip(batch, latents, strict=True) if number in self.items}
+        if self.previews.are_due(step):
+            seconds = self.previews.show(step, going_on)
+            self.latency = self.latency.model_copy(update={"preview": self.latency.preview + seconds})
+            self._stage_began += seconds
+            self.clock.skip()
+        self.previews.remember(step, going_on)
 
     def _end_stage(self, stage: str) -> None:
         now = time.monotonic()

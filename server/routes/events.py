@@ -1,4 +1,4 @@
-"""A job's state changes and progress as server-sent events."""
+"""A job's state changes, progress and word of its previews as server-sent events."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -31,7 +31,8 @@ _EXAMPLE = 'id: 1764085103212-0\nevent: state\ndata: {"status": "running", "at":
         422,
         also={
             200: {
-                "description": "Events `state` and `progress`.",
+                "description": "Events `state` and `progress`; of jobs with `preview: true` also `preview`, whose "
+                '`{"step": n}` tells after which denoising step the frames now at /jobs/{id}/preview were made.',
                 "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
             },
             204: {"description": "The job has ended and there is nothing after Last-Event-ID."},

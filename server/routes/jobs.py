@@ -1,4 +1,4 @@
-"""Read, cancel and delete jobs; fetch their files."""
+"""Read, cancel and delete jobs; fetch their files, and previews while they run."""
 
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ from server.schemas import Job, JobPage
 from server.video_response import VideoResponse
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_PREVIEW_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 Download = Annotated[bool, Query(description="Have browsers save the file instead of showing it.")]
 
@@ -105,3 +107,27 @@ def get_image(record: OwnRecord, service: Service) -> FileResponse:
         raise NoImage("The job began from no image, or it has been deleted.")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
     return FileResponse(path, media_type="image/png", headers=headers)
+
+
+@router.get(
+    "/{job_id}/preview",
+    response_class=Response,
+    responses=responses(
+        404,
+        410,
+        422,
+        also={
+            200: {
+                "description": "Small frames as animated WebP.",
+                "content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    ),
+)
+@router.head("/{job_id}/preview", include_in_schema=False)
+def get_preview(record: OwnRecord, service: Service) -> Response:
+    """Fetch what the video of a running job looks like so far, if its request has `preview: true`.
+
+    An event `preview` tells of each new one; the last one goes when the job ends.
+    """
+    return Response(service.preview(record), media_type="image/webp", headers=_PREVIEW_HEADERS)

@@ -56,6 +56,7 @@ ROUTES = [
     ("DELETE", f"/jobs/{JOB}"),
     ("GET", f"/jobs/{JOB}/video"),
     ("GET", f"/jobs/{JOB}/thumbnail"),
+    ("GET", f"/jobs/{JOB}/preview"),
     ("GET", f"/jobs/{JOB}/events"),
     ("POST", f"/jobs/{JOB}/link"),
     ("GET", "/models"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from samples import METRICS
 
 from ripple_core.contract.job import JobStatus
 from ripple_core.contract.retention import ServingMarks
@@ -96,6 +97,36 @@ def test_a_video_can_be_asked_for_as_a_download(api: Any) -> None:
     job_id = finish(api)
     answer = api.client.get(f"/jobs/{job_id}/video", params={"download": True})
     assert answer.headers["content-disposition"] == f'attachment; filename="timeripple-{job_id}.mp4"'
+
+
+def test_a_running_job_that_asked_for_it_can_be_watched(api: Any) -> None:
+    job_id = api.submit(preview=True)
+    path = f"/jobs/{job_id}/preview"
+    assert api.client.get(f"/jobs/{job_id}").json()["request"]["preview"]
+
+    def refusal() -> str:
+        answer = api.client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_preview")
+        return str(answer.json()["detail"])
+
+    assert "No preview has been made yet" in refusal()
+    owner = api.claim(job_id)
+    api.store.set_preview(job_id, owner, 2, b"RIFF\x00\xff")
+    for answer in (api.client.get(path), api.client.head(path)):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "image/webp"
+        assert answer.headers["content-length"] == "6"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert api.client.get(path).content == b"RIFF\x00\xff"
+    assert api.store.succeed(job_id, owner, METRICS, 30)
+    assert f"fetch /jobs/{job_id}/video" in refusal()
+
+
+def test_a_job_that_did_not_ask_cannot_be_watched(api: Any) -> None:
+    answer = api.client.get(f"/jobs/{api.submit()}/preview")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_preview")
+    assert "`preview: true`" in answer.json()["detail"]
 
 
 def test_many_cancels_at_once_cancel_once(api: Any) -> None:

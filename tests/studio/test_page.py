@@ -303,7 +303,7 @@ def test_axe_finds_nothing_serious(
     screenshot: Callable[..., Any],
 ) -> None:
     page = new_context(color_scheme=scheme).new_page()
-    for view in NAMES:
+    for view, name in NAMES.items():
         page.goto(f"{site}#/{view.format(**jobs)}")
         expect(page.locator("main h1, main .note").first).to_be_visible()
         if "compare" in view:
@@ -311,18 +311,18 @@ def test_axe_finds_nothing_serious(
         found = Axe().run(page).response["violations"]
         serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
         assert serious == [], view
-        screenshot(f"{scheme}-{NAMES[view]}", of=page)
+        screenshot(f"{scheme}-{name}", of=page)
 
 
 def test_nothing_is_wider_than_a_phone(
     new_context: Callable[..., BrowserContext], site: str, jobs: dict[str, str], screenshot: Callable[..., Any]
 ) -> None:
     page = new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True).new_page()
-    for view in NAMES:
+    for view, name in NAMES.items():
         page.goto(f"{site}#/{view.format(**jobs)}")
         expect(page.locator("main h1, main .note").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
-        screenshot(f"phone-{NAMES[view]}", of=page, full_page=True)
+        screenshot(f"phone-{name}", of=page, full_page=True)
 
 
 def test_the_system_page_tells_of_the_day_and_that_no_worker_is_there(

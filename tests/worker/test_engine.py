@@ -53,11 +53,15 @@ class Follower:
     stop_after_step: int | None = None
     react: Callable[[Progress], None] = lambda _: None
     seen: list[Progress] = field(default_factory=list)
+    previews: list[tuple[int, bytes]] = field(default_factory=list)
     answer: Any = None
 
     def on_progress(self, progress: Progress) -> None:
         self.seen.append(progress)
         self.react(progress)
+
+    def on_preview(self, step: int, preview: bytes) -> None:
+        self.previews.append((step, preview))
 
     def stop_wanted(self) -> bool:
         return self.stop_after_step is not None and bool(self.seen) and self.seen[-1].step >= self.stop_after_step

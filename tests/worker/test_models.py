@@ -49,6 +49,9 @@ class Listener:
     def on_progress(self, _: Any) -> None:
         pass
 
+    def on_preview(self, _: int, __: bytes) -> None:
+        pass
+
     def stop_wanted(self) -> bool:
         return False
 

@@ -14,6 +14,7 @@ FREE: dict[str, Any] = {
     "seed": 2,
     "fps": 24,
     "output": OutputSettings(format="gif"),
+    "preview": True,
 }
 SHARED: dict[str, Any] = {
     "model": "other",

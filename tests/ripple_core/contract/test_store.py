@@ -183,6 +183,37 @@ def test_the_wait_begins_again_when_a_job_comes_back(store: JobStore) -> None:
     assert after.waiting_since >= before.started_at
 
 
+def test_a_preview_is_kept_while_the_job_runs_and_told_of(store: JobStore) -> None:
+    job_id, owner = claimed(store)
+    assert store.preview(job_id) is None
+    store.set_preview(job_id, owner, 3, b"RIFF\x00\xff")
+    store.set_preview(job_id, owner, 6, b"RIFF\xff\x00")
+    assert store.preview(job_id) == b"RIFF\xff\x00"
+    assert 0 < store.redis.ttl(f"ripple:job:{job_id}:preview") <= 3600
+    told = [fields[b"data"] for _, fields in store.redis.xrange(events_key(job_id)) if fields[b"event"] == b"preview"]
+    assert told == [b'{"step": 3}', b'{"step": 6}']
+
+
+@pytest.mark.parametrize("end", ["succeed", "fail", "cancel", "return"])
+def test_a_preview_goes_with_its_execution(store: JobStore, end: str) -> None:
+    job_id, owner = claimed(store)
+    store.set_preview(job_id, "another/execution", 3, b"x")
+    assert store.preview(job_id) is None
+    store.set_preview(job_id, owner, 3, b"x")
+    ends = {
+        "succeed": lambda: store.succeed(job_id, owner, METRICS, 4),
+        "fail": lambda: store.fail(job_id, owner, ERROR),
+        "cancel": lambda: store.finish_cancel(job_id, owner),
+        "return": lambda: store.return_to_queue(job_id, owner, FAILURE),
+    }
+    assert ends[end]()
+    assert store.preview(job_id) is None
+    store.set_preview(job_id, owner, 6, b"too late")
+    assert store.preview(job_id) is None
+    told = [fields[b"event"] for _, fields in store.redis.xrange(events_key(job_id))]
+    assert told.count(b"preview") == 1
+
+
 def test_deleting_forgets_everything(store: JobStore) -> None:
     job_id, owner = claimed(store)
     store.fail(job_id, owner, ERROR)
