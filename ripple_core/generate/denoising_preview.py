@@ -83,7 +83,7 @@ class DenoisingPreviews:
         self._decode = model.pipe.vae.decode
         self._viewers = {} if _has_hooks(model.pipe.vae) else viewers
         self._steps = preview_steps(request.num_inference_steps)
-        # Here such pipelines put the image in the place of the first frame only when the loop has ended.
+        # These pipelines put the image into the latents when the loop has ended; until then its place holds anything.
         self._first_frame = first_frame if model.pipe.config.get("expand_timesteps") else None
         self._before: dict[int, Tensor] = {}
 

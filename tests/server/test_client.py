@@ -271,6 +271,21 @@ def test_a_busy_server_is_asked_again_when_it_said(own_redis: Any, start_api: An
         assert len({job.id for job in jobs}) == 3
 
 
+def test_both_clients_see_what_a_running_job_looks_like(api: Any, client: Client) -> None:
+    job = client.generate("x", preview=True)
+    with pytest.raises(TimeRippleError) as refused:
+        client.preview(job)
+    assert (refused.value.status, refused.value.code) == (404, "no_preview")
+    api.store.set_preview(job.id, api.claim(job.id), 2, b"RIFF")
+    assert client.preview(job) == b"RIFF"
+
+    async def look() -> bytes:
+        async with AsyncClient(str(api.client.base_url)) as other:
+            return await other.preview(job.id)
+
+    assert asyncio.run(look()) == b"RIFF"
+
+
 def test_the_async_client_does_the_same(api: Any, through: Any, tmp_path: Path) -> None:
     async def use() -> None:
         async with AsyncClient(through([10, 300_000]).url) as client:

@@ -38,6 +38,7 @@ def test_a_job_is_accepted_stored_and_queued(api: Any) -> None:
         "loras": [],
         "output": {"format": "mp4", "crf": None},
         "quality_check": False,
+        "preview": False,
     }
     assert (job["error"], job["metrics"], job["links"]["video"]) == (None, None, None)
     assert api.client.get(answer.headers["Location"]).json() == job

@@ -222,3 +222,12 @@ def test_ranks_die_with_the_process_they_work_for(random_pipeline_folder: Path) 
     process.kill()
     process.wait()
     until(lambda: is_gone(rank), "the rank is gone")
+
+
+def test_previews_are_those_of_one_rank(together: LoadedModel, model: LoadedModel, ask: Any) -> None:
+    """The first rank decodes them while the other one waits for its next forward call."""
+    asked = ask(model.spec, preview=True)
+    shown: list[int] = []
+    watched = generate_frames(together, asked, on_preview=lambda step, _: shown.append(step))
+    assert shown == [2, 3, 4]
+    same(watched, generate_frames(model, asked))
