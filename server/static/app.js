@@ -6,6 +6,7 @@ import { Create } from "./create.js";
 import { Gallery } from "./gallery.js";
 import { usePlace } from "./hooks.js";
 import { JobView } from "./job.js";
+import { Title } from "./parts.js";
 import { System } from "./system.js";
 import { html, render, useEffect, useRef, useState } from "./vendor.js";
 
@@ -78,18 +79,14 @@ function viewOf([name, ...rest]) {
   if (name === "compare" && rest[0]) return html`<${Compare} key=${rest[0]} ids=${rest[0].split(",")} />`;
   if (name === "gallery") return html`<${Gallery} />`;
   if (name === "system") return html`<${System} />`;
-  return html`<p class="note error">There is no such page. <a href="#/">Create a video</a> instead.</p>`;
+  return html`<${Title}>No such page</${Title}><p><a href="#/">Create a video</a> instead.</p>`;
 }
 
 function App() {
   const place = usePlace();
-  const first = useRef(true);
-  const address = place.join("/");
   useEffect(() => {
     document.title = `${TITLES[place[0]] ?? "Not found"} · TimeRipple studio`;
-    if (!first.current) (document.querySelector("main h1") ?? document.getElementById("main")).focus();
-    first.current = false;
-  }, [address]);
+  }, [place[0]]);
   return html`<${Frame} view=${place[0]}>${viewOf(place)}</${Frame}>`;
 }
 

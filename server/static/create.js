@@ -190,11 +190,9 @@ function Dial({ draft, set, model }) {
   </label>`;
   return html`<section class="dial card" aria-labelledby="dial-title">
     <h2 id="dial-title">How much to reuse</h2>
-    <label>
-      <span>Aggressiveness <output>${Number(draft.aggressiveness).toFixed(2)}</output></span>
-      <input type="range" min="0" max="1" step="0.05" disabled=${dense} value=${draft.aggressiveness}
-        onInput=${(event) => set({ aggressiveness: event.currentTarget.value })} />
-    </label>
+    <p><label for="dial">Aggressiveness</label> <output for="dial">${Number(draft.aggressiveness).toFixed(2)}</output></p>
+    <input id="dial" type="range" min="0" max="1" step="0.05" disabled=${dense} value=${draft.aggressiveness}
+      onInput=${(event) => set({ aggressiveness: event.currentTarget.value })} />
     <div class="ends" aria-hidden="true"><span>0: every score computed</span><span>1: most reuse</span></div>
     <${Expectation} ...${{ draft, model }} />
     <${Field} label="Mode" hint="auto reuses where it can pay.">${(tied) => html`

@@ -81,6 +81,14 @@ export function useJob(id) {
   return state;
 }
 
+let moved = false;
+addEventListener("hashchange", () => {
+  moved = true;
+});
+
+/** Whether this is no longer the view that the page was opened with. */
+export const hasMoved = () => moved;
+
 /** The part of the address after "#/", such as ["jobs", "0123"]. */
 export function usePlace() {
   const read = () => location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);

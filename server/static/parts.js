@@ -1,15 +1,19 @@
 // Small pieces that several views show.
 
 import { filesOf } from "./api.js";
-import { useLoaded } from "./hooks.js";
-import { html, useState } from "./vendor.js";
+import { hasMoved, useLoaded } from "./hooks.js";
+import { html, useEffect, useRef, useState } from "./vendor.js";
 
 export const ErrorNote = ({ error }) => error && html`<p class="note error" role="alert">${error.message}</p>`;
 
 export const Waiting = () => html`<p class="quiet" role="status">Loading…</p>`;
 
-/** A heading that takes the focus when its view appears, so that keyboards and screen readers begin there. */
-export const Title = ({ children }) => html`<h1 tabindex="-1">${children}</h1>`;
+/** A heading that takes the focus when its view appears later, so that keyboards and screen readers begin there. */
+export function Title({ children }) {
+  const heading = useRef();
+  useEffect(() => hasMoved() && heading.current.focus(), []);
+  return html`<h1 ref=${heading} tabindex="-1">${children}</h1>`;
+}
 
 export const Status = ({ job }) => html`<span class=${`status ${job.status}`}>${job.status}</span>`;
 

@@ -20,12 +20,15 @@ export function Players({ urls, output, labels }) {
 
   useEffect(() => {
     const elements = videos.map(({ current }) => current);
-    lockstep.current = new Lockstep(elements, output, (shown) => {
+    // The elements themselves: a frame may still come when they have left the page.
+    const picture = canvas.current;
+    const both = new Lockstep(elements, output, (shown) => {
       setFrame(shown);
-      drawDifference(canvas.current, elements);
+      drawDifference(picture, elements);
     });
+    lockstep.current = both;
     start();
-    return () => lockstep.current.dispose();
+    return () => both.dispose();
   }, []);
 
   const start = () => lockstep.current.play().then(() => setPlaying(true), () => setPlaying(false));
@@ -56,10 +59,11 @@ export function Players({ urls, output, labels }) {
       <button onClick=${toggle}>${playing ? "Pause" : "Play"}</button>
       <button onClick=${() => show(frame - 1)} disabled=${frame === 0} aria-label="Frame back">◀</button>
       <button onClick=${() => show(frame + 1)} disabled=${frame === output.frames - 1} aria-label="Frame forward">▶</button>
-      <label class="grow">Frame <output>${frame + 1} of ${output.frames}</output>
-        <input type="range" aria-label="Frame" min="0" max=${output.frames - 1} value=${frame}
+      <div class="grow">
+        <label for="frame">Frame</label> <output for="frame">${frame + 1} of ${output.frames}</output>
+        <input id="frame" type="range" min="0" max=${output.frames - 1} value=${frame}
           onInput=${(event) => show(Number(event.currentTarget.value))} />
-      </label>
+      </div>
       <label>Speed
         <select onChange=${(event) => lockstep.current.setRate(Number(event.currentTarget.value))}>
           ${RATES.map((rate) => html`<option value=${rate} selected=${rate === 1}>${rate} ×</option>`)}
