@@ -5,29 +5,29 @@ import { ssim } from "./vendor.js";
 // Of longer videos so many frames are compared, evenly spaced.
 const MOST_FRAMES = 33;
 
-/** Show the frame with this number, counted from 0; resolves once it is there to be drawn. */
-export function showFrame(video, frame, fps) {
+/** The first event of this kind; rejects when the video cannot be played, or with the signal. */
+function nextEvent(video, name, signal) {
   return new Promise((resolve, reject) => {
-    video.addEventListener("seeked", resolve, { once: true });
-    video.addEventListener("error", () => reject(new Error("A video cannot be played.")), { once: true });
-    // The middle of its time, so that rounding cannot reach a neighbour.
-    video.currentTime = (frame + 0.5) / fps;
+    if (signal?.aborted) reject(signal.reason);
+    const done = new AbortController();
+    const listen = (target, type, then) =>
+      target?.addEventListener(type, () => (done.abort(), then()), { signal: done.signal });
+    listen(video, name, resolve);
+    listen(video, "error", () => reject(new Error("A video cannot be played.")));
+    listen(signal, "abort", () => reject(signal.reason));
   });
+}
+
+/** Show the frame with this number, counted from 0; resolves once it is there to be drawn. */
+export function showFrame(video, frame, fps, signal) {
+  const shown = nextEvent(video, "seeked", signal);
+  // The middle of its time, so that rounding cannot reach a neighbour.
+  video.currentTime = (frame + 0.5) / fps;
+  return shown;
 }
 
 /** The number of the frame shown at a time of the video. */
 export const frameAt = (seconds, fps) => Math.max(Math.floor(seconds * fps + 0.01), 0);
-
-async function open(url, signal) {
-  const video = document.createElement("video");
-  Object.assign(video, { muted: true, preload: "auto", src: url });
-  await new Promise((resolve, reject) => {
-    video.addEventListener("loadeddata", resolve, { once: true });
-    video.addEventListener("error", () => reject(new Error("A video cannot be played.")), { once: true });
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
-  return video;
-}
 
 function pixelsOf(video, canvas) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -65,21 +65,32 @@ const psnr = (error) => (error === 0 ? null : 10 * Math.log10(255 ** 2 / error))
  * @param {AbortSignal} signal ends it
  * @returns {Promise<{psnr: number|null, ssim: number, frames: {frame: number, psnr: number|null}[], of: number}>}
  */
-export async function compareVideos(urls, { frames: count, fps, width, height }, signal) {
-  const videos = await Promise.all(urls.map((url) => open(url, signal)));
+export async function compareVideos(urls, output, signal) {
+  const videos = urls.map((src) => Object.assign(document.createElement("video"), { muted: true, preload: "auto", src }));
+  try {
+    await Promise.all(videos.map((video) => nextEvent(video, "loadeddata", signal)));
+    return await measure(videos, output, signal);
+  } finally {
+    // A decoder and what it has read would stay until the garbage is collected.
+    for (const video of videos) {
+      video.removeAttribute("src");
+      video.load();
+    }
+  }
+}
+
+async function measure(videos, { frames: count, fps, width, height }, signal) {
   const canvases = videos.map(() => Object.assign(document.createElement("canvas"), { width, height }));
   const most = Math.min(count, MOST_FRAMES);
   const numbers = Array.from({ length: most }, (_, index) => Math.round((index * (count - 1)) / Math.max(most - 1, 1)));
   const errors = [];
   let similarity = 0;
   for (const frame of numbers) {
-    await Promise.all(videos.map((video) => showFrame(video, frame, fps)));
-    signal.throwIfAborted();
+    await Promise.all(videos.map((video) => showFrame(video, frame, fps, signal)));
     const [one, other] = videos.map((video, index) => pixelsOf(video, canvases[index]));
     errors.push(meanSquaredError(one, other));
     similarity += meanSimilarity(one, other);
   }
-  for (const video of videos) video.removeAttribute("src");
   const mean = errors.reduce((sum, error) => sum + error, 0) / errors.length;
   return {
     psnr: psnr(mean),

@@ -18,6 +18,11 @@ export function useLoaded(load, deps, everyMs) {
     const controller = new AbortController();
     let timer;
     async function run() {
+      // Nobody looks; the next turn will see.
+      if (everyMs && document.hidden) {
+        timer = setTimeout(run, everyMs);
+        return;
+      }
       try {
         const value = await load(controller.signal);
         if (!controller.signal.aborted) setState({ value });
@@ -80,6 +85,9 @@ export function useJob(id) {
   }, [id, epoch]);
   return state;
 }
+
+/** Whether nothing shall move by itself. */
+export const prefersStillness = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 let moved = false;
 addEventListener("hashchange", () => {

@@ -2,7 +2,7 @@
 
 import { bodyLike, dataUrl, denseTwin, filesOf, isActive, newIdempotencyKey, remove, submit } from "./api.js";
 import { editLike } from "./create.js";
-import { go, useJob, useLoaded } from "./hooks.js";
+import { go, prefersStillness, useJob, useLoaded } from "./hooks.js";
 import { Bars, ErrorNote, Status, Title, Waiting } from "./parts.js";
 import { html, useEffect, useState } from "./vendor.js";
 import { bytes, decibels, dial, flops, latencyName, ownSeconds, percent, seconds, stage, summary, time } from "./words.js";
@@ -109,7 +109,7 @@ function Player({ job, files }) {
     this browser does not play it. Running it again gives the same video.</p>`;
   if (format === "gif") return html`<img src=${files.video} alt=${job.request.prompt} onError=${() => setGone(true)} />`;
   if (format === "zip") return html`<p class="note">The frames are in a ZIP file: download it.</p>`;
-  return html`<video src=${files.video} controls loop autoplay muted playsinline
+  return html`<video src=${files.video} controls loop autoplay=${!prefersStillness()} muted playsinline
     aria-label=${job.request.prompt} onError=${() => setGone(true)}></video>`;
 }
 

@@ -1,5 +1,6 @@
 // Two videos in lock-step: wiped over one another, side by side, or their amplified difference.
 
+import { prefersStillness } from "./hooks.js";
 import { Lockstep } from "./lockstep.js";
 import { html, useEffect, useRef, useState } from "./vendor.js";
 
@@ -27,7 +28,7 @@ export function Players({ urls, output, labels }) {
       drawDifference(picture, elements);
     });
     lockstep.current = both;
-    start();
+    if (!prefersStillness()) start();
     return () => both.dispose();
   }, []);
 
