@@ -34,7 +34,8 @@ def outcome(savings: float, denoise_s: float | None = None, dense_estimate_s: fl
     if denoise_s is not None:
         words += f"; denoising took {seconds(denoise_s)}"
         if dense_estimate_s is not None:
-            words += f" instead of about {seconds(dense_estimate_s)}"
+            instead = "instead of about" if denoise_s < dense_estimate_s else "where dense would have taken about"
+            words += f" {instead} {seconds(dense_estimate_s)}"
     return f"{words}."
 
 

@@ -11,6 +11,7 @@ from structlog.contextvars import get_contextvars
 
 from ripple_core.contract.errors import (
     JobNotFound,
+    NoImage,
     NoPreview,
     NoVideo,
     RippleError,
@@ -117,7 +118,7 @@ class JobService:
         """
         # Nobody will be told, so the address is not looked up.
         order = Order(request.model_copy(update={"webhook": None}), Caller(), image)
-        _, resolved = self._resolve(order)
+        _, resolved = self._resolve(order, needs_image=False)
         return resolved, self.estimator.estimate(self.find_model(request.model), resolved)
 
     def queue_wait_s(self) -> float | None:
@@ -171,6 +172,21 @@ class JobService:
             raise VideoExpired("The video was kept for its time and has been deleted; send the request again.")
         return path
 
+    def image(self, record: JobRecord) -> bytes:
+        """What the job begins from, as PNG.
+
+        Raises:
+            NoImage: when it begins from none, or that has been deleted.
+        """
+        path = self.videos.find_image(record.id) if record.request.image_sha256 is not None else None
+        try:
+            if path is not None:
+                return path.read_bytes()
+        except FileNotFoundError:
+            # Deleted since it was found.
+            pass
+        raise NoImage("The job began from no image, or it has been deleted.")
+
     def preview(self, record: JobRecord) -> bytes:
         """The last preview of a running job, as animated WebP.
 
@@ -186,7 +202,7 @@ class JobService:
             instead = f"; fetch /jobs/{record.id}/video" if record.status == JobStatus.SUCCEEDED else ""
             raise NoPreview(f"The job has ended, and its previews with it{instead}.")
         when = f"wait for an event `preview` of /jobs/{record.id}/events"
-        raise NoPreview(f"No preview has been made yet; {when}. A model that is offloaded makes none.")
+        raise NoPreview(f"There is no preview at the moment; {when}. A model that is offloaded makes none.")
 
     def require_video(self, record: JobRecord) -> None:
         """Raise VideoNotReady or NoVideo unless the job has succeeded."""
@@ -240,14 +256,15 @@ class JobService:
             config.spec.id: [worker for worker in workers if config.spec.id in worker.loaded] for config in self.models
         }
 
-    def _resolve(self, order: Order) -> tuple[bytes | None, ResolvedRequest]:
+    def _resolve(self, order: Order, needs_image: bool = True) -> tuple[bytes | None, ResolvedRequest]:
         request = order.request
         spec = self.find_model(request.model)
         if request.webhook is not None:
             check_webhook_url(request.webhook.url, self.webhook_allow)
         image = self._image(order)
         digest = hashlib.sha256(image).hexdigest() if image is not None else None
-        return image, resolve(request, spec, digest, self.loras if request.loras else ())
+        checked = spec if needs_image or image is not None else spec.model_copy(update={"takes_image": False})
+        return image, resolve(request, checked, digest, self.loras if request.loras else ())
 
     def _image(self, order: Order) -> bytes | None:
         if order.image is not None:

@@ -59,9 +59,9 @@ def submit(fleet: Fleet, **fields: Any) -> str:
     return fleet.submit(**{"height": 64, "width": 96, "num_frames": 17, **fields})
 
 
-def finish(fleet: Fleet, frames: np.ndarray, savings: float = 0.62, **fields: Any) -> str:
-    """A new job that has succeeded with these frames."""
-    job_id, store = submit(fleet, **fields), JobStore(fleet.redis_client)
+def end(fleet: Fleet, job_id: str, frames: np.ndarray, savings: float = 0.62) -> None:
+    """What a worker does that succeeds with these frames."""
+    store = JobStore(fleet.redis_client)
     assert store.claim(job_id, "e", "worker")
     with LocalVideoStore(fleet.videos).staging(job_id, "e") as staged:
         write_video(frames, staged.folder / "video.mp4", FPS, OutputSettings(crf=4))
@@ -70,6 +70,12 @@ def finish(fleet: Fleet, frames: np.ndarray, savings: float = 0.62, **fields: An
         metrics = metrics_of(frames, staged.folder, savings)
         staged.publish()
     assert store.succeed(job_id, "worker/e", metrics, SMALL["num_inference_steps"])
+
+
+def finish(fleet: Fleet, frames: np.ndarray, savings: float = 0.62, **fields: Any) -> str:
+    """A new job that has succeeded with these frames."""
+    job_id = submit(fleet, **fields)
+    end(fleet, job_id, frames, savings)
     return job_id
 
 

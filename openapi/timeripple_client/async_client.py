@@ -168,6 +168,10 @@ class AsyncClient:
         finally:
             partial.unlink(missing_ok=True)
 
+    async def cancel(self, job: Job | str) -> Job:
+        """Cancel an active job; one that has ended meanwhile stays as it is, with its files."""
+        return Job.model_validate_json((await self._send("POST", f"{job_path(job)}/cancel")).content)
+
     async def delete(self, job: Job | str) -> None:
         """Cancel an active job, or remove an ended one with its files."""
         await self._send("DELETE", job_path(job))

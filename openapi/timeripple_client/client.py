@@ -167,6 +167,10 @@ class Client:
         finally:
             partial.unlink(missing_ok=True)
 
+    def cancel(self, job: Job | str) -> Job:
+        """Cancel an active job; one that has ended meanwhile stays as it is, with its files."""
+        return Job.model_validate_json(self._send("POST", f"{job_path(job)}/cancel").content)
+
     def delete(self, job: Job | str) -> None:
         """Cancel an active job, or remove an ended one with its files."""
         self._send("DELETE", job_path(job))

@@ -49,5 +49,5 @@ def _wait(client: Client, job: Job, on_progress: Callable[[Progress], None]) -> 
     try:
         return client.wait(job, on_progress=report)
     except KeyboardInterrupt:
-        client.delete(job)
+        client.cancel(job)
         raise

@@ -14,6 +14,7 @@ RippleError
 ├── NoPreview           there is nothing to watch of a job now
 ├── VideoNotReady       the job has not finished yet
 ├── NoVideo             the job ended without a video
+├── NoImage             the job began from no image
 ├── VideoExpired        the video was kept for its time and then deleted
 ├── GenerationFailed    the pipeline could not produce the video
 │   ├── OutOfMemory

@@ -145,7 +145,7 @@ def _expected_savings(jobs: list[PastJob], request: ResolvedRequest, tokens: int
 def _interpolated_savings(jobs: list[PastJob], aggressiveness: float) -> float | None:
     """Savings on the line between the next jobs below and above on the dial; it begins at 0, where nothing is saved.
 
-    Savings grow ever slower with the dial, so the line promises rather too little.
+    Where savings grow ever slower with the dial, as the built-in model's do, the line promises rather too little.
     """
     above = [job for job in jobs if job.aggressiveness > aggressiveness]
     if not above:

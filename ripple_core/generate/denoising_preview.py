@@ -85,6 +85,7 @@ class DenoisingPreviews:
         self._steps = preview_steps(request.num_inference_steps)
         # These pipelines put the image into the latents when the loop has ended; until then its place holds anything.
         self._first_frame = first_frame if model.pipe.config.get("expand_timesteps") else None
+        self._first_latents: Tensor | None = None
         self._before: dict[int, Tensor] = {}
 
     def are_due(self, step: int) -> bool:
@@ -138,17 +139,18 @@ class DenoisingPreviews:
         )
         latents = (small * std + mean)[None]
         if self._first_frame is not None:
-            latents[:, :, :1] = self._first_latents(latents.shape)
+            if self._first_latents is None:
+                self._first_latents = self._encoded(self._first_frame, latents.shape)
+            latents[:, :, :1] = self._first_latents
         video = self._decode(latents, return_dict=False)[0][0]
         pixels = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(1, 2, 3, 0).cpu().numpy()
 
-    def _first_latents(self, shape: torch.Size) -> Tensor:
-        """Of the image alone, ``[1, channels, 1, height, width]``."""
-        assert self._first_frame is not None
+    def _encoded(self, first_frame: Image.Image, shape: torch.Size) -> Tensor:
+        """Latents of the image alone, ``[1, channels, 1, height, width]``."""
         vae = self._model.pipe.vae
         height, width = (size * vae.config.scale_factor_spatial for size in shape[-2:])
-        image = np.asarray(self._first_frame.resize((width, height), Image.Resampling.LANCZOS))
+        image = np.asarray(first_frame.resize((width, height), Image.Resampling.LANCZOS))
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None, :, None].to(vae.device, vae.dtype)
         encoded: Tensor = vae.encode(pixels / 127.5 - 1).latent_dist.mode()
         return encoded

@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 from redis import RedisError
 from starlette.concurrency import run_in_threadpool
@@ -69,10 +69,9 @@ async def generate(
     return JSONResponse(job.model_dump(mode="json"), status, headers)
 
 
-@router.post("/generate/estimate", responses=responses(400, 403, 413, 415, 422, 429), openapi_extra=_BODY)
-async def estimate(request: Request, response: Response, service: Service, limit: SubmissionLimit) -> EstimateAnswer:
-    """Say what a request would cost, without queueing anything; counts as a submission."""
-    response.headers.update(limit.headers)
+@router.post("/generate/estimate", responses=responses(400, 403, 413, 415, 422), openapi_extra=_BODY)
+async def estimate(request: Request, service: Service) -> EstimateAnswer:
+    """Say what a request would cost, without queueing anything; the image may be left out."""
     body, image = await read_body(request, GenerateRequest, "image")
     resolved, cost = await run_in_threadpool(service.estimate, body, image)
     wait_s = await run_in_threadpool(service.queue_wait_s)

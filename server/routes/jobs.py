@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from ripple_core.contract.errors import NoImage
 from ripple_core.contract.job import JOB_ID_PATTERN, JobStatus
 from ripple_core.contract.videos import SPRITESHEET, THUMBNAIL, video_file
 from server.deps import CallerDep, JobViewDep, OwnRecord, Service
@@ -16,6 +15,7 @@ from server.video_response import VideoResponse
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _PREVIEW_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_PRIVATE = {"Cache-Control": "private", "X-Content-Type-Options": "nosniff"}
 
 Download = Annotated[bool, Query(description="Have browsers save the file instead of showing it.")]
 
@@ -65,6 +65,28 @@ def delete_job(record: OwnRecord, service: Service, view: JobViewDep) -> Respons
     return Response(status_code=204)
 
 
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    response_model=Job,
+    responses=responses(
+        403,
+        404,
+        410,
+        422,
+        also={
+            200: {"description": "Ended already: the job stays as it is.", "model": Job},
+            202: {"description": "Active: the job is being cancelled."},
+        },
+    ),
+)
+def cancel_job(record: OwnRecord, service: Service, view: JobViewDep) -> JSONResponse:
+    """Cancel an active job; one that has ended meanwhile stays, with its files."""
+    was_active = not record.status.is_terminal
+    job = view(service.cancel(record) if was_active else record)
+    return JSONResponse(job.model_dump(mode="json"), status_code=202 if was_active else 200)
+
+
 def file_responses(*media_types: str) -> Responses:
     """What routes answer that serve a file."""
     content: dict[str, Any] = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
@@ -98,15 +120,25 @@ def get_spritesheet(record: OwnRecord, service: Service, download: Download = Fa
     return VideoResponse(service, record, SPRITESHEET, download)
 
 
-@router.get("/{job_id}/image", response_class=FileResponse, responses=file_responses("image/png"))
+@router.get(
+    "/{job_id}/image",
+    response_class=Response,
+    responses=responses(
+        404,
+        410,
+        422,
+        also={
+            200: {
+                "description": "The image.",
+                "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            }
+        },
+    ),
+)
 @router.head("/{job_id}/image", include_in_schema=False)
-def get_image(record: OwnRecord, service: Service) -> FileResponse:
+def get_image(record: OwnRecord, service: Service) -> Response:
     """Fetch the image the video begins from, as the server stored it."""
-    path = service.videos.find_image(record.id) if record.request.image_sha256 is not None else None
-    if path is None:
-        raise NoImage("The job began from no image, or it has been deleted.")
-    headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
-    return FileResponse(path, media_type="image/png", headers=headers)
+    return Response(service.image(record), media_type="image/png", headers=_PRIVATE)
 
 
 @router.get(

@@ -3,7 +3,7 @@
 import { apiKey, reportUnauthorized, reportUnreachable } from "./connection.js";
 import { EventSource } from "./vendor.js";
 
-const RECONNECT_MS = 2000;
+const RECONNECT_MS = 3000;
 const ENDED = ["succeeded", "failed", "cancelled"];
 // Links hold for a minute at least; one that is older is asked for again.
 const LINK_MS = 50_000;
@@ -25,10 +25,8 @@ function withKey(headers = {}) {
 
 async function problem(answer) {
   const body = await answer.json().catch(() => null);
-  const wait = Number(answer.headers.get("Retry-After"));
-  const detail = body?.detail ?? `The server answered with status ${answer.status}.`;
-  const again = answer.status === 429 && wait ? ` Try again in ${wait} s.` : "";
-  return new ApiError(answer.status, body?.code ?? "unknown", detail + again, body?.errors);
+  const detail = body?.detail ?? `The server answered with status ${answer.status}; try again soon.`;
+  return new ApiError(answer.status, body?.code ?? "unknown", detail, body?.errors);
 }
 
 /** fetch with the key; throws ApiError for everything but a success. */
@@ -60,7 +58,10 @@ export async function submit(body, idempotencyKey) {
 export const estimate = async (body, signal) =>
   (await request("POST", "generate/estimate", { json: body, signal })).json();
 
-/** Cancels a job that is active, deletes one that has ended. */
+/** Stop a job; one that has ended meanwhile stays as it is. */
+export const cancel = (id) => request("POST", `jobs/${id}/cancel`);
+
+/** Delete a job that has ended, with its files. */
 export const remove = (id) => request("DELETE", `jobs/${id}`);
 
 /** A name for a submission that nobody else has; also where the page is not served by https. */
@@ -99,6 +100,16 @@ export const denseTwin = (job) =>
 
 const tokens = new Map();
 
+/** Why a file of a job is not to be had; null when it is. */
+export async function problemWith(path) {
+  try {
+    await request("GET", path, { headers: { Range: "bytes=0-0" } });
+    return null;
+  } catch (error) {
+    return error;
+  }
+}
+
 /** Paths of a job's files; with a token where a key is in use, which elements of a page cannot send. */
 export async function filesOf(id) {
   const token = apiKey() ? await linkToken(id) : null;
@@ -120,11 +131,12 @@ async function linkToken(id) {
 }
 
 /**
- * Follow a job's events from the first on; goes on after every outage.
+ * Follow a job's events from the first on, over outages.
  * @param {(name: string, data: object) => void} onEvent for `state`, `progress` and `preview`
+ * @param {() => void} onTrouble told when the stream has ended early; it is opened again
  * @returns {() => void} stops following
  */
-export function follow(id, onEvent) {
+export function follow(id, onEvent, onTrouble) {
   let source;
   let timer;
   function open() {
@@ -132,15 +144,11 @@ export function follow(id, onEvent) {
       fetch: (url, init) => fetch(url, { ...init, headers: withKey(init.headers) }),
     });
     for (const name of ["state", "progress", "preview"])
-      source.addEventListener(name, (event) => {
-        const data = JSON.parse(event.data);
-        if (name === "state" && ENDED.includes(data.status)) source.close();
-        onEvent(name, data);
-      });
+      source.addEventListener(name, (event) => onEvent(name, JSON.parse(event.data)));
     source.addEventListener("error", () => {
-      reportUnreachableUnlessAnswered(id);
-      // It gives up after answers that are none, such as 503.
+      // It gives up by itself after answers that are none, such as 503.
       if (source.readyState === source.CLOSED) timer = setTimeout(open, RECONNECT_MS);
+      onTrouble();
     });
   }
   open();
@@ -148,9 +156,4 @@ export function follow(id, onEvent) {
     clearTimeout(timer);
     source.close();
   };
-}
-
-/** Streams also end when the server restarts in between; only a request tells that it is away. */
-function reportUnreachableUnlessAnswered(id) {
-  get(`jobs/${id}`).catch(() => {});
 }

@@ -1,6 +1,6 @@
 // The page: its frame, and the view that the address names.
 
-import { Compare } from "./compare.js";
+import { Compare, MOST_COMPARED } from "./compare.js";
 import { apiKey, setApiKey, useConnection } from "./connection.js";
 import { Create } from "./create.js";
 import { Gallery } from "./gallery.js";
@@ -38,7 +38,8 @@ function KeyForm() {
     : "This server asks for an API key. The operator makes one with “ripple keys create NAME”.";
   return html`<form class="key" onSubmit=${save}>
     ${needsKey && html`<p role="alert">${why}</p>`}
-    <label>API key <input ref=${input} type="password" autocomplete="off" required /></label>
+    <label>API key <input ref=${input} type="password" autocomplete="off" required pattern="[!-~]+"
+      title="Letters, digits and signs without spaces, as the command printed it" /></label>
     <button>Keep in this browser</button>
     ${known && html`<button type="button" class="plain" onClick=${forget}>Forget it</button>`}
     ${!needsKey && html`<button type="button" class="plain" onClick=${() => setOpen(false)}>Close</button>`}
@@ -73,10 +74,15 @@ function skip(event) {
   document.getElementById("main").focus();
 }
 
-function viewOf([name, ...rest]) {
+// They become parts of paths.
+const ID = /^[0-9a-f]{28}$/;
+
+function viewOf([name, ids]) {
+  const wanted = (ids ?? "").split(",");
+  const known = wanted.every((id) => ID.test(id)) && wanted.length <= MOST_COMPARED;
   if (name === "") return html`<${Create} />`;
-  if (name === "jobs" && rest[0]) return html`<${JobView} key=${rest[0]} id=${rest[0]} />`;
-  if (name === "compare" && rest[0]) return html`<${Compare} key=${rest[0]} ids=${rest[0].split(",")} />`;
+  if (name === "jobs" && known) return html`<${JobView} key=${ids} id=${ids} />`;
+  if (name === "compare" && known) return html`<${Compare} key=${ids} ids=${wanted} />`;
   if (name === "gallery") return html`<${Gallery} />`;
   if (name === "system") return html`<${System} />`;
   return html`<${Title}>No such page</${Title}><p><a href="#/">Create a video</a> instead.</p>`;

@@ -2,13 +2,14 @@
 
 import { bodyLike, denseTwin, filesOf, isActive, newIdempotencyKey, submit } from "./api.js";
 import { compareVideos } from "./frames.js";
-import { go, useJob, useLoaded } from "./hooks.js";
+import { go, useAction, useJob, useLoaded } from "./hooks.js";
 import { ProgressBar } from "./job.js";
 import { Bars, ErrorNote, Title, Waiting } from "./parts.js";
 import { Players } from "./players.js";
 import { html, useEffect, useState } from "./vendor.js";
 import { bytes, decibels, dial, ownSeconds, percent, seconds } from "./words.js";
 
+export const MOST_COMPARED = 8;
 const DIAL = [0.1, 0.25, 0.5, 0.75, 1];
 // A bar of full height stands for this; more cannot be seen.
 const MOST_DECIBELS = 60;
@@ -16,7 +17,7 @@ const MOST_DECIBELS = 60;
 /** The first job is the reference of the others. */
 export function Compare({ ids }) {
   // The view is made anew for other ids, so their number stays.
-  const states = ids.map((id) => useJob(id));
+  const states = ids.map((id) => useJob(id, false));
   const error = states.find((state) => state.error)?.error;
   if (!states.every(({ job }) => job))
     return error ? html`<${Title}>Compare</${Title}><${ErrorNote} error=${error} />` : html`<${Waiting} />`;
@@ -35,11 +36,20 @@ function Comparison({ reference, others }) {
   const [fidelity, setFidelity] = useState({});
   const other = others.find(({ id }) => id === chosen);
   const ready = reference.status === "succeeded" ? others.filter(({ status }) => status === "succeeded") : [];
+  // One pair after the other: each takes two decoders and a core.
+  const next = ready.find(({ id }) => !fidelity[id]?.ended);
+  useEffect(() => {
+    if (!next) return undefined;
+    const controller = new AbortController();
+    const set = (value) => controller.signal.aborted || setFidelity((before) => ({ ...before, [next.id]: value }));
+    measure(reference, next, set, controller.signal)
+      .then((value) => set({ ...value, ended: true }))
+      .catch((error) => set({ problem: error.message, ended: true }));
+    return () => controller.abort();
+  }, [next?.id]);
   return html`
     ${[reference, ...others].filter((job) => job.status !== "succeeded").map((job) => html`<${Unready} key=${job.id} job=${job} />`)}
     ${other && ready.includes(other) && html`<${Pair} key=${other.id} ...${{ reference, other, fidelity: fidelity[other.id] }} />`}
-    ${ready.map((job) => html`<${Measure} key=${job.id} ...${{ reference, job, onMeasured: (value) =>
-      setFidelity((before) => ({ ...before, [job.id]: value })) }} />`)}
     <${Rows} ...${{ reference, others, chosen, setChosen, fidelity }} />
   `;
 }
@@ -57,7 +67,7 @@ function Unready({ job }) {
 function Verdict({ reference, other, fidelity }) {
   const [took, before] = [other, reference].map(({ metrics }) => seconds(ownSeconds(metrics)));
   const words = ownSeconds(other.metrics) < ownSeconds(reference.metrics) ? "instead of" : "where the reference took";
-  const looks = !fidelity || fidelity.problem ? "" : `: PSNR ${decibels(fidelity.psnr)}, SSIM ${fidelity.ssim.toFixed(3)}`;
+  const looks = !fidelity?.frames ? "" : `: PSNR ${decibels(fidelity.psnr)}, SSIM ${fidelity.ssim.toFixed(3)}`;
   return html`<p class="summary" role="status">
     ${dial(other.request)} saved ${percent(other.metrics.attention.savings)} of attention work and took ${took} ${words} ${before}${looks}.
   </p>`;
@@ -67,6 +77,8 @@ function Pair({ reference, other, fidelity }) {
   const { value, error } = useLoaded(() => Promise.all([filesOf(reference.id), filesOf(other.id)]), []);
   if (!value) return error ? html`<${ErrorNote} error=${error} />` : html`<${Waiting} />`;
   const labels = [dial(reference.request), dial(other.request)];
+  if (!hasEqualFrames(reference, other))
+    return html`<p class="note">These videos differ in size, length or frame rate and cannot be shown in lock-step.</p>`;
   return html`<${Verdict} ...${{ reference, other, fidelity }} />
     <${Players} urls=${value.map(({ video }) => video)} output=${reference.metrics.output} labels=${labels} />
     ${fidelity?.frames &&
@@ -82,26 +94,19 @@ function lowest(frames) {
   return known.length ? Math.min(...known) : null;
 }
 
-/** Measures and shows nothing. */
-function Measure({ reference, job, onMeasured }) {
-  useEffect(() => {
-    const controller = new AbortController();
-    const { output } = reference.metrics;
-    const same = ["width", "height", "frames", "fps"].every((name) => output[name] === job.metrics.output[name]);
-    if (!same) onMeasured({ problem: "not of the same size" });
-    else
-      Promise.all([filesOf(reference.id), filesOf(job.id)])
-        .then((files) => compareVideos(files.map(({ video }) => video), output, controller.signal))
-        .then(onMeasured)
-        .catch((error) => controller.signal.aborted || onMeasured({ problem: error.message }));
-    return () => controller.abort();
-  }, []);
-  return null;
+const hasEqualFrames = (one, other) =>
+  ["width", "height", "frames", "fps"].every((name) => one.metrics.output[name] === other.metrics.output[name]);
+
+async function measure(reference, job, onPart, signal) {
+  if (!hasEqualFrames(reference, job)) return { problem: "not of the same size" };
+  const files = await Promise.all([filesOf(reference.id), filesOf(job.id)]);
+  const onFrame = (done, all) => onPart({ part: `measured ${done} of ${all} frames` });
+  return compareVideos(files.map(({ video }) => video), reference.metrics.output, onFrame, signal);
 }
 
 function Rows({ reference, others, chosen, setChosen, fidelity }) {
   const measured = Object.values(fidelity).find(({ frames }) => frames);
-  const over = measured && measured.frames.length < measured.of ? `${measured.frames.length} of ${measured.of} frames` : "all frames";
+  const over = measured && (measured.frames.length < measured.of ? `${measured.frames.length} of ${measured.of} frames` : "all frames");
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Figures"><table class="figures">
       <thead><tr>${["Shown", "Video", "Attention saved", "Made in", "PSNR", "SSIM", "File"].map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
       <tbody>
@@ -115,7 +120,7 @@ function Rows({ reference, others, chosen, setChosen, fidelity }) {
         )}
       </tbody>
     </table></div>
-    <p class="quiet">PSNR and SSIM are measured in this browser on ${over} of the two files, compression included.</p>`;
+    ${over && html`<p class="quiet">PSNR and SSIM: measured in this browser on ${over} of the two files, compression included.</p>`}`;
 }
 
 const size = ({ metrics }) => (metrics ? bytes(metrics.output.bytes) : "");
@@ -126,7 +131,7 @@ const Cells = ({ job }) => html`
   <td>${job.metrics ? seconds(ownSeconds(job.metrics)) : ""}</td>`;
 
 function Fidelity({ value }) {
-  if (!value) return html`<td colspan="2">…</td>`;
+  if (!value || value.part) return html`<td colspan="2">${value?.part ?? "…"}</td>`;
   if (value.problem) return html`<td colspan="2">${value.problem}</td>`;
   return html`<td>${decibels(value.psnr)}</td><td>${value.ssim.toFixed(3)}</td>`;
 }
@@ -134,37 +139,32 @@ function Fidelity({ value }) {
 /** Another value of the dial, or another reference, for the same seed. */
 function More({ reference, others }) {
   const [value, setValue] = useState("1");
-  const [error, setError] = useState(null);
+  const { busy, error, run } = useAction();
   const ids = [reference, ...others].map(({ id }) => id);
   const like = others[0] ?? reference;
-  async function add(event) {
+  function add(event) {
     event.preventDefault();
-    try {
+    run(async () => {
       const mode = like.request.reuse.mode === "dense" ? "auto" : like.request.reuse.mode;
       const body = await bodyLike(reference, { reuse: { mode, aggressiveness: Number(value) }, quality_check: false });
       const job = await submit(body, newIdempotencyKey());
       go("compare", [...ids, job.id].join(","));
-    } catch (problem) {
-      setError(problem);
-    }
+    });
   }
-  async function addDense() {
-    try {
+  const addDense = () =>
+    run(async () => {
       const dense = await submit(await denseTwin(reference), newIdempotencyKey());
       go("compare", [dense.id, ...ids].join(","));
-    } catch (problem) {
-      setError(problem);
-    }
-  }
+    });
   return html`<form class="actions" onSubmit=${add}>
       <label>Aggressiveness
         <select value=${value} onChange=${(event) => setValue(event.currentTarget.value)}>
           ${DIAL.map((one) => html`<option>${one}</option>`)}
         </select>
       </label>
-      <button>Add to the comparison</button>
+      <button disabled=${busy || ids.length === MOST_COMPARED}>Add to the comparison</button>
       ${dial(reference.request) !== "dense" &&
-      html`<button type="button" onClick=${addDense}>Compare with dense</button>`}
+      html`<button type="button" onClick=${addDense} disabled=${busy || ids.length === MOST_COMPARED}>Compare with dense</button>`}
     </form>
     <${ErrorNote} error=${error} />`;
 }

@@ -1,9 +1,11 @@
 // Whether the server answers and knows the key. Views load again whenever `epoch` changes.
 
+import { forget, keep, read } from "./storage.js";
 import { useEffect, useState } from "./vendor.js";
 
 const KEY = "timeripple.key";
 const RETRY_MS = 2000;
+const PATIENCE_MS = 10_000;
 
 let state = { online: true, needsKey: false, epoch: 0 };
 const listeners = new Set();
@@ -25,26 +27,31 @@ export function useConnection() {
 }
 
 /** The API key of this browser, or null. */
-export const apiKey = () => localStorage.getItem(KEY);
+export const apiKey = () => read(KEY);
 
 /** Keep a key in this browser, or forget it, and load everything again. */
 export function setApiKey(key) {
-  if (key) localStorage.setItem(KEY, key);
-  else localStorage.removeItem(KEY);
+  if (key) keep(KEY, key);
+  else forget(KEY);
   change({ needsKey: false, epoch: state.epoch + 1 });
 }
+
+// Another tab has got a key, or lost it.
+addEventListener("storage", ({ key }) => {
+  if (key === KEY) change({ needsKey: false, epoch: state.epoch + 1 });
+});
 
 export const reportUnauthorized = () => change({ needsKey: true });
 
 /** Called when a request got no answer; asks until there is one. */
-export function reportUnreachable() {
+export async function reportUnreachable() {
   if (!state.online) return;
   change({ online: false });
-  const timer = setInterval(async () => {
-    const answer = await fetch("healthz", { cache: "no-store" }).catch(() => null);
-    if (answer?.ok && !state.online) {
-      clearInterval(timer);
-      change({ online: true, epoch: state.epoch + 1 });
-    }
-  }, RETRY_MS);
+  for (let isBack = false; !isBack; ) {
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    isBack = await fetch("healthz", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) })
+      .then(({ ok }) => ok)
+      .catch(() => false);
+  }
+  change({ online: true, epoch: state.epoch + 1 });
 }

@@ -8,6 +8,7 @@ import { html, useEffect, useId, useRef, useState } from "./vendor.js";
 import { expectation } from "./words.js";
 
 const ESTIMATE_AFTER_MS = 300;
+const FORMATS = [["mp4", "MP4 (H.264)"], ["webm", "WebM (VP9)"], ["gif", "GIF"], ["zip", "PNG frames in a ZIP"]];
 
 export function Create() {
   const { value, error } = useLoaded((signal) => get("models", signal), []);
@@ -144,6 +145,12 @@ function Sizes({ draft, set, model, wrong, models }) {
       ${number("guidance_scale", "Guidance scale", { min: 0, max: 30, step: "any" }, "1 or less turns it off")}
     </div>
     <${Seed} ...${{ draft, set, wrong }} />
+    <${Field} label="File" hint="Only mp4 and webm can be compared.">${(tied) => html`
+      <select ...${tied} value=${draft.output.format}
+        onChange=${(event) => set({ output: { format: event.currentTarget.value } })}>
+        ${FORMATS.map(([format, label]) => html`<option value=${format}>${label}</option>`)}
+      </select>`}
+    </${Field}>
     ${model.loras.length > 0 && html`<${Loras} ...${{ draft, set, model }} />`}
   `;
 }
@@ -206,27 +213,22 @@ function Dial({ draft, set, model }) {
 }
 
 function Expectation({ draft, model }) {
-  const [text, setText] = useState("");
-  // The words do not change what it costs.
-  const body = { ...toBody({ ...draft, prompt: "x", negative_prompt: "" }, model), seed: 0 };
-  const asked = JSON.stringify({ ...body, image: undefined });
+  const [{ text, of }, setAnswer] = useState({ text: "…" });
+  // Neither words nor image change what it costs.
+  const asked = JSON.stringify({ ...toBody({ ...draft, prompt: "x", negative_prompt: "", image: null }, model), seed: 0 });
   useEffect(() => {
     const controller = new AbortController();
     const ask = () =>
-      estimate(body, controller.signal)
-        .then((answer) => setText(expectation(answer)))
-        .catch((error) => error.name !== "AbortError" && setText(error.message));
-    if (model.takes_image && !draft.image) {
-      setText("The expected savings and time appear once a first frame is chosen.");
-      return undefined;
-    }
+      estimate(JSON.parse(asked), controller.signal)
+        .then((answer) => setAnswer({ text: expectation(answer), of: asked }))
+        .catch((error) => error.name !== "AbortError" && setAnswer({ text: error.message, of: asked }));
     const timer = setTimeout(ask, ESTIMATE_AFTER_MS);
     return () => {
       clearTimeout(timer);
       controller.abort();
     };
-  }, [asked, Boolean(draft.image)]);
-  return html`<p class="expectation" role="status">${text || "…"}</p>`;
+  }, [asked]);
+  return html`<p class=${`expectation ${of === asked ? "" : "stale"}`} role="status">${text}</p>`;
 }
 
 /** Open the form with the settings of a job. */

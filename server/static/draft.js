@@ -1,6 +1,9 @@
 // What is being asked for, as the form holds it: numbers as their text. Kept in the browser, so a reload loses nothing.
 
-const KEY = "timeripple.draft";
+import { keep, read } from "./storage.js";
+
+const NAME = "timeripple.draft";
+const KEEP_AFTER_MS = 200;
 const NUMBERS = ["width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale"];
 
 export function emptyDraft(model) {
@@ -13,6 +16,8 @@ export function emptyDraft(model) {
     quality_check: false,
     preview: true,
     loras: {},
+    output: { format: "mp4" },
+    priority: "normal",
     aggressiveness: String(model.defaults.reuse.aggressiveness),
     mode: model.defaults.reuse.mode,
     ...withModel(model),
@@ -25,7 +30,7 @@ export function withModel(model) {
   return { model: model.id, loras: {}, ...Object.fromEntries(sizes) };
 }
 
-/** The draft that gives the same video as a request. */
+/** The draft of a request as `bodyLike` makes it. */
 export function draftOf(request) {
   const sizes = NUMBERS.map((name) => [name, String(request[name])]);
   return {
@@ -38,6 +43,8 @@ export function draftOf(request) {
     quality_check: request.quality_check,
     preview: true,
     loras: Object.fromEntries(request.loras.map(({ name, scale }) => [name, String(scale)])),
+    output: request.output,
+    priority: request.priority,
     aggressiveness: String(request.reuse.aggressiveness),
     mode: request.reuse.mode,
     ...Object.fromEntries(sizes),
@@ -52,6 +59,8 @@ export function toBody(draft, model) {
     model: model.id,
     quality_check: draft.quality_check,
     preview: draft.preview,
+    output: draft.output,
+    priority: draft.priority,
     reuse: { aggressiveness: Number(draft.aggressiveness), mode: draft.mode },
     loras: Object.entries(draft.loras)
       .filter(([, scale]) => scale !== "")
@@ -63,28 +72,29 @@ export function toBody(draft, model) {
   return body;
 }
 
-// With its image, which may be too large for the browser to keep.
 let current = null;
+let timer;
 
+/** Keep the draft for as long as the page is open, and without its image for longer. */
 export function keepDraft(draft) {
   current = draft;
-  try {
-    localStorage.setItem(KEY, JSON.stringify(draft));
-  } catch {
-    localStorage.setItem(KEY, JSON.stringify({ ...draft, image: null }));
-  }
+  clearTimeout(timer);
+  timer = setTimeout(write, KEEP_AFTER_MS);
 }
+
+const write = () => current && keep(NAME, JSON.stringify({ ...current, image: null }));
+addEventListener("pagehide", write);
 
 /** The draft of last time, if its model is still here. */
 export function keptDraft(models) {
-  const kept = current ?? read();
+  const kept = current ?? parsed(read(NAME));
   const model = models.find(({ id }) => id === kept?.model);
   return model ? { ...emptyDraft(model), ...kept } : null;
 }
 
-function read() {
+function parsed(text) {
   try {
-    return JSON.parse(localStorage.getItem(KEY));
+    return JSON.parse(text);
   } catch {
     return null;
   }

@@ -1,19 +1,22 @@
 // Frames of video elements: reaching one exactly, and how far two of them are apart.
 
-import { ssim } from "./vendor.js";
-
 // Of longer videos so many frames are compared, evenly spaced.
 const MOST_FRAMES = 33;
 
-/** The first event of this kind; rejects when the video cannot be played, or with the signal. */
-function nextEvent(video, name, signal) {
+// A policy of its own: the page's headers let no other text become the address of a script.
+const policy = globalThis.trustedTypes?.createPolicy("studio", { createScriptURL: (url) => url });
+const WORKER = new URL("measure.js", import.meta.url).href;
+const workerUrl = policy ? policy.createScriptURL(WORKER) : WORKER;
+
+/** The next event of this kind; rejects on an error of a video or worker, or with the signal. */
+function nextEvent(target, name, signal) {
   return new Promise((resolve, reject) => {
-    if (signal?.aborted) reject(signal.reason);
+    if (signal.aborted) reject(signal.reason);
     const done = new AbortController();
-    const listen = (target, type, then) =>
-      target?.addEventListener(type, () => (done.abort(), then()), { signal: done.signal });
-    listen(video, name, resolve);
-    listen(video, "error", () => reject(new Error("A video cannot be played.")));
+    const listen = (from, type, then) =>
+      from.addEventListener(type, (event) => (done.abort(), then(event)), { signal: done.signal });
+    listen(target, name, resolve);
+    listen(target, "error", () => reject(new Error("The videos cannot be compared: one does not play.")));
     listen(signal, "abort", () => reject(signal.reason));
   });
 }
@@ -35,26 +38,6 @@ function pixelsOf(video, canvas) {
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
-function meanSquaredError({ data: one }, { data: other }) {
-  let sum = 0;
-  for (let at = 0; at < one.length; at += 4)
-    for (let channel = 0; channel < 3; channel += 1) sum += (one[at + channel] - other[at + channel]) ** 2;
-  return sum / ((one.length / 4) * 3);
-}
-
-/** The mean over the channels, in windows of 7 pixels, as the job's own metrics have it. */
-function meanSimilarity(one, other) {
-  const options = { ssim: "weber", windowSize: 7, downsample: false };
-  const ofChannel = (channel) => ssim(greyOf(one, channel), greyOf(other, channel), options).mssim;
-  return (ofChannel(0) + ofChannel(1) + ofChannel(2)) / 3;
-}
-
-function greyOf({ data, width, height }, channel) {
-  const grey = new Uint8ClampedArray(data.length);
-  for (let at = 0; at < data.length; at += 4) grey.fill(data[at + channel], at, at + 3);
-  return { data: grey, width, height };
-}
-
 /** Peak signal-to-noise ratio in decibels; null where nothing differs. */
 const psnr = (error) => (error === 0 ? null : 10 * Math.log10(255 ** 2 / error));
 
@@ -62,15 +45,18 @@ const psnr = (error) => (error === 0 ? null : 10 * Math.log10(255 ** 2 / error))
  * Compare two videos frame by frame, as this browser decodes them.
  * @param {[string, string]} urls the reference and the other one
  * @param {{frames: number, fps: number, width: number, height: number}} output of both
+ * @param {(done: number, all: number) => void} onFrame told after each
  * @param {AbortSignal} signal ends it
  * @returns {Promise<{psnr: number|null, ssim: number, frames: {frame: number, psnr: number|null}[], of: number}>}
  */
-export async function compareVideos(urls, output, signal) {
+export async function compareVideos(urls, output, onFrame, signal) {
   const videos = urls.map((src) => Object.assign(document.createElement("video"), { muted: true, preload: "auto", src }));
+  const worker = new Worker(workerUrl, { type: "module" });
   try {
     await Promise.all(videos.map((video) => nextEvent(video, "loadeddata", signal)));
-    return await measure(videos, output, signal);
+    return await measure(videos, worker, output, onFrame, signal);
   } finally {
+    worker.terminate();
     // A decoder and what it has read would stay until the garbage is collected.
     for (const video of videos) {
       video.removeAttribute("src");
@@ -79,23 +65,23 @@ export async function compareVideos(urls, output, signal) {
   }
 }
 
-async function measure(videos, { frames: count, fps, width, height }, signal) {
+async function measure(videos, worker, { frames: count, fps, width, height }, onFrame, signal) {
   const canvases = videos.map(() => Object.assign(document.createElement("canvas"), { width, height }));
   const most = Math.min(count, MOST_FRAMES);
   const numbers = Array.from({ length: most }, (_, index) => Math.round((index * (count - 1)) / Math.max(most - 1, 1)));
-  const errors = [];
-  let similarity = 0;
+  const measured = [];
   for (const frame of numbers) {
     await Promise.all(videos.map((video) => showFrame(video, frame, fps, signal)));
-    const [one, other] = videos.map((video, index) => pixelsOf(video, canvases[index]));
-    errors.push(meanSquaredError(one, other));
-    similarity += meanSimilarity(one, other);
+    const pixels = videos.map((video, index) => pixelsOf(video, canvases[index]));
+    worker.postMessage(pixels, pixels.map(({ data }) => data.buffer));
+    measured.push((await nextEvent(worker, "message", signal)).data);
+    onFrame(measured.length, most);
   }
-  const mean = errors.reduce((sum, error) => sum + error, 0) / errors.length;
+  const mean = (name) => measured.reduce((sum, one) => sum + one[name], 0) / most;
   return {
-    psnr: psnr(mean),
-    ssim: similarity / numbers.length,
-    frames: numbers.map((frame, index) => ({ frame, psnr: psnr(errors[index]) })),
+    psnr: psnr(mean("error")),
+    ssim: mean("similarity"),
+    frames: numbers.map((frame, index) => ({ frame, psnr: psnr(measured[index].error) })),
     of: count,
   };
 }

@@ -1,14 +1,15 @@
 // Past videos, and what waits.
 
-import { get, isActive, remove } from "./api.js";
+import { cancel, get, isActive, remove } from "./api.js";
 import { editLike } from "./create.js";
-import { useLoaded } from "./hooks.js";
+import { useAction, useLoaded } from "./hooks.js";
 import { ProgressBar } from "./job.js";
 import { ErrorNote, Status, Thumbnail, Title, Waiting } from "./parts.js";
 import { html, useEffect, useState } from "./vendor.js";
 import { dial, ownSeconds, percent, seconds, time } from "./words.js";
 
-const REFRESH_MS = 3000;
+const QUEUE_MS = 2000;
+const PAST_MS = 6000;
 const PAGE = 24;
 const STATUSES = ["succeeded", "failed", "cancelled"];
 
@@ -18,26 +19,29 @@ export function Gallery() {
 
 /** Active jobs, the next ones first. */
 function QueueView() {
-  const { value, error, reload } = useLoaded(loadActive, [], REFRESH_MS);
-  if (!value?.length) return html`<${ErrorNote} error=${error} />`;
+  const { value, error, reload } = useLoaded(loadActive, [], QUEUE_MS);
+  if (!value?.jobs.length) return html`<${ErrorNote} error=${error} />`;
   return html`<section aria-labelledby="queue-title">
     <h2 id="queue-title">In the queue</h2>
-    <ul class="queue">${value.map((job) => html`<${Active} key=${job.id} ...${{ job, reload }} />`)}</ul>
+    <ul class="queue">${value.jobs.map((job) => html`<${Active} key=${job.id} ...${{ job, reload }} />`)}</ul>
+    ${value.more && html`<p class="quiet">More are waiting than are shown here.</p>`}
   </section>`;
 }
 
 async function loadActive(signal) {
   const pages = await Promise.all(["running", "queued"].map((status) => get(`jobs?status=${status}&limit=100`, signal)));
   const [running, queued] = pages.map(({ jobs }) => jobs);
-  return [...running, ...queued.toSorted((one, other) => (one.queue?.position ?? 0) - (other.queue?.position ?? 0))];
+  const place = (job) => job.queue?.position ?? 0;
+  const jobs = [...running, ...queued.toSorted((one, other) => place(one) - place(other))];
+  return { jobs, more: pages.some((page) => page.next_cursor !== null) };
 }
 
 function Active({ job, reload }) {
-  const [error, setError] = useState(null);
+  const { busy, error, run } = useAction();
   return html`<li class="card">
     <a href=${`#/jobs/${job.id}`}>${job.request.prompt}</a> <span class="quiet">${dial(job.request)}</span>
     <${ProgressBar} job=${job} />
-    <button onClick=${() => remove(job.id).then(reload, setError)} aria-label=${`Cancel: ${job.request.prompt}`}>Cancel</button>
+    <button onClick=${() => run(() => cancel(job.id).then(reload))} disabled=${busy} aria-label=${`Cancel: ${job.request.prompt}`}>Cancel</button>
     <${ErrorNote} error=${error} />
   </li>`;
 }
@@ -46,7 +50,7 @@ function Past() {
   const [status, setStatus] = useState("");
   const [words, setWords] = useState("");
   const [pages, setPages] = useState(1);
-  const { value, error, reload } = useLoaded((signal) => loadPast(status, pages, signal), [status, pages], REFRESH_MS);
+  const { value, error, reload } = useLoaded((signal) => loadPast(status, pages, signal), [status, pages], PAST_MS);
   useEffect(() => setPages(1), [status]);
   if (!value) return error ? html`<${ErrorNote} error=${error} />` : html`<${Waiting} />`;
   const jobs = value.jobs.filter((job) => matches(job, words));
@@ -62,7 +66,7 @@ function Past() {
       </label>
     </form>
     <${ErrorNote} error=${error} />
-    ${jobs.length === 0 && html`<p>${empty} <a href="#/">Create one.</a></p>`}
+    ${jobs.length === 0 && !(value.more && !words) && html`<p>${empty} <a href="#/">Create one.</a></p>`}
     <ul class="gallery">${jobs.map((job) => html`<${Card} key=${job.id} ...${{ job, reload }} />`)}</ul>
     ${value.more && html`<button onClick=${() => setPages(pages + 1)}>Show more</button>`}
   </section>`;
@@ -87,11 +91,9 @@ function matches(job, words) {
 }
 
 function Card({ job, reload }) {
-  const [error, setError] = useState(null);
+  const { busy, error, run } = useAction();
   const { metrics } = job;
-  function forget() {
-    if (confirm(`Delete “${job.request.prompt}”?`)) remove(job.id).then(reload, setError);
-  }
+  const forget = () => confirm(`Delete “${job.request.prompt}”?`) && run(() => remove(job.id).then(reload));
   return html`<li class="card">
     <a href=${`#/jobs/${job.id}`}><${Thumbnail} job=${job} /><span class="prompt">${job.request.prompt}</span></a>
     <p class="quiet">
@@ -100,9 +102,9 @@ function Card({ job, reload }) {
         : html`<${Status} job=${job} /> · `}
       ${dial(job.request)} · ${time(job.created_at)}
     </p>
-    <button class="plain" onClick=${() => editLike(job).catch(setError)}
+    <button class="plain" onClick=${() => run(() => editLike(job))} disabled=${busy}
       aria-label=${`Run again with changes: ${job.request.prompt}`}>Run again…</button>
-    <button class="plain" onClick=${forget} aria-label=${`Delete: ${job.request.prompt}`}>Delete</button>
+    <button class="plain" onClick=${forget} disabled=${busy} aria-label=${`Delete: ${job.request.prompt}`}>Delete</button>
     <${ErrorNote} error=${error} />
   </li>`;
 }

@@ -1,14 +1,16 @@
 // Watch a job: its progress, then its video and what it saved.
 
-import { bodyLike, dataUrl, denseTwin, filesOf, isActive, newIdempotencyKey, remove, submit } from "./api.js";
+import {
+  bodyLike, cancel, dataUrl, denseTwin, filesOf, isActive, newIdempotencyKey, problemWith, remove, submit,
+} from "./api.js";
 import { editLike } from "./create.js";
-import { go, prefersStillness, useJob, useLoaded } from "./hooks.js";
+import { go, prefersStillness, useAction, useJob, useLoaded } from "./hooks.js";
 import { Bars, ErrorNote, Status, Title, Waiting } from "./parts.js";
 import { html, useEffect, useState } from "./vendor.js";
-import { bytes, decibels, dial, flops, latencyName, ownSeconds, percent, seconds, stage, summary, time } from "./words.js";
+import { bytes, decibels, dial, flops, latencyName, ownSeconds, percent, retry, seconds, stage, summary, time } from "./words.js";
 
 export function JobView({ id }) {
-  const { job, error, previewStep } = useJob(id);
+  const { job, error, preview } = useJob(id);
   if (!job) return error ? html`<${Missing} error=${error} />` : html`<${Waiting} />`;
   return html`
     <${Title}>${job.request.prompt}</${Title}>
@@ -16,7 +18,7 @@ export function JobView({ id }) {
       <${Status} job=${job} /> ${dial(job.request)} · seed ${job.request.seed} · ${time(job.created_at)}
     </p>
     <${ErrorNote} error=${error} />
-    ${isActive(job) ? html`<${Progress} ...${{ job, previewStep }} />` : html`<${Ended} job=${job} />`}
+    ${isActive(job) ? html`<${Progress} ...${{ job, preview }} />` : html`<${Ended} job=${job} />`}
     <${Settings} request=${job.request} />
     <details><summary>All of it as JSON</summary><pre tabindex="0">${JSON.stringify(job, null, 2)}</pre></details>
   `;
@@ -39,42 +41,36 @@ export function ProgressBar({ job }) {
   </div>`;
 }
 
-function Progress({ job, previewStep }) {
-  const [error, setError] = useState(null);
+function Progress({ job, preview }) {
+  const { busy, error, run } = useAction();
   const [stopping, setStopping] = useState(false);
-  function cancel() {
-    setStopping(true);
-    remove(job.id).catch((problem) => {
-      setError(problem);
-      setStopping(false);
-    });
-  }
+  const stop = () => run(() => cancel(job.id).then(() => setStopping(true)));
   return html`<section class="card">
     <p class="visually-hidden" role="status">${job.status === "queued" ? stage("queued") : stage(job.progress.stage)}</p>
     <${ProgressBar} job=${job} />
     ${job.last_failure &&
     html`<p class="note">An attempt was cut short (${job.last_failure.message}) and it runs again by itself.</p>`}
-    <${Preview} ...${{ job, previewStep }} />
-    <button onClick=${cancel} disabled=${stopping}>${stopping ? "Stopping after this step…" : "Cancel"}</button>
+    <${Preview} ...${{ job, preview }} />
+    <button onClick=${stop} disabled=${busy || stopping}>${stopping ? "Stopping after this step…" : "Cancel"}</button>
     <${ErrorNote} error=${error} />
   </section>`;
 }
 
-function Preview({ job, previewStep }) {
+function Preview({ job, preview }) {
   const [shown, setShown] = useState(null);
   useEffect(() => {
     let live = true;
     // One that has gone meanwhile is no trouble: a newer one comes, or the video.
-    if (previewStep)
-      dataUrl(`jobs/${job.id}/preview`).then((url) => live && setShown({ url, step: previewStep }), () => {});
+    if (preview) dataUrl(`jobs/${job.id}/preview`).then((url) => live && setShown(url), () => {});
+    else setShown(null);
     return () => {
       live = false;
     };
-  }, [previewStep]);
+  }, [preview]);
   if (!shown) return null;
   return html`<figure class="preview">
-    <img src=${shown.url} alt="Small preview of the video as it is estimated so far" />
-    <figcaption class="quiet">Estimate after step ${shown.step}</figcaption>
+    <img src=${shown} alt="Small preview of the video as it is estimated so far" />
+    <figcaption class="quiet">The estimate so far, small</figcaption>
   </figure>`;
 }
 
@@ -88,10 +84,12 @@ function Ended({ job }) {
 }
 
 function Result({ job }) {
-  const { value: files, error } = useLoaded(() => filesOf(job.id), [job.id]);
+  const { value: files, error, reload } = useLoaded(() => filesOf(job.id), [job.id]);
   const { metrics } = job;
   return html`<section class="card result">
-      <div class="player">${files ? html`<${Player} ...${{ job, files }} />` : html`<${ErrorNote} error=${error} />`}</div>
+      <div class="player">
+        ${files ? html`<${Player} key=${files.video} ...${{ job, files, reload }} />` : html`<${ErrorNote} error=${error} />`}
+      </div>
       <div>
         <p class="summary" role="status">${summary(metrics)}.</p>
         <${Quality} metrics=${metrics} />
@@ -102,15 +100,20 @@ function Result({ job }) {
     <${Charts} metrics=${metrics} />`;
 }
 
-function Player({ job, files }) {
-  const [gone, setGone] = useState(false);
+function Player({ job, files, reload }) {
+  const [problem, setProblem] = useState(null);
   const { format } = job.request.output;
-  if (gone) return html`<p class="note">The video cannot be shown: it was kept for its time and has been deleted, or
-    this browser does not play it. Running it again gives the same video.</p>`;
-  if (format === "gif") return html`<img src=${files.video} alt=${job.request.prompt} onError=${() => setGone(true)} />`;
+  const onError = async () =>
+    setProblem((await problemWith(files.video)) ?? new Error("This browser cannot play the video; it can be downloaded."));
+  function again() {
+    setProblem(null);
+    reload();
+  }
+  if (problem) return html`<${ErrorNote} error=${problem} /><button onClick=${again}>Try again</button>`;
+  if (format === "gif") return html`<img src=${files.video} alt=${job.request.prompt} onError=${onError} />`;
   if (format === "zip") return html`<p class="note">The frames are in a ZIP file: download it.</p>`;
   return html`<video src=${files.video} controls loop autoplay=${!prefersStillness()} muted playsinline
-    aria-label=${job.request.prompt} onError=${() => setGone(true)}></video>`;
+    aria-label=${job.request.prompt} onError=${onError}></video>`;
 }
 
 function Quality({ metrics: { quality } }) {
@@ -130,33 +133,34 @@ function Figures({ job: { metrics, expires_at: expires } }) {
     ["Made in", seconds(ownSeconds(metrics))],
     ["Video", `${output.width} × ${output.height}, ${output.frames} frames, ${output.duration_s.toFixed(1)} s, ${bytes(output.bytes)}`],
     ["Device", `${device.name}, ${device.dtype}, ${bytes(device.peak_memory_bytes)} at most`],
+    ...(metrics.batch_size > 1 ? [["Made together", `${metrics.batch_size} videos, which share these seconds`]] : []),
+    ...(metrics.retries.length ? [["Second try", metrics.retries.map(retry).join(", ")]] : []),
     ...(expires ? [["Kept until", time(expires)]] : []),
   ];
   return html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
 export function Actions({ job, files }) {
-  const [error, setError] = useState(null);
-  const attempt = (action) => () => action().catch(setError);
-  async function compare() {
-    const dense = await submit(await denseTwin(job), newIdempotencyKey());
-    go("compare", `${dense.id},${job.id}`);
-  }
-  async function again() {
-    go("jobs", (await submit(await bodyLike(job), newIdempotencyKey())).id);
-  }
-  async function forget() {
-    if (!confirm("Delete this video and all that is known of it?")) return;
-    await remove(job.id);
-    go("gallery");
-  }
-  const canCompare = job.status === "succeeded" && dial(job.request) !== "dense" && job.request.output.format === "mp4";
+  const { busy, error, run } = useAction();
+  const compare = () =>
+    run(async () => {
+      const dense = await submit(await denseTwin(job), newIdempotencyKey());
+      go("compare", `${dense.id},${job.id}`);
+    });
+  const again = () => run(async () => go("jobs", (await submit(await bodyLike(job), newIdempotencyKey())).id));
+  const forget = () =>
+    run(async () => {
+      if (!confirm("Delete this video and all that is known of it?")) return;
+      await remove(job.id);
+      go("gallery");
+    });
+  const canCompare = job.status === "succeeded" && dial(job.request) !== "dense" && ["mp4", "webm"].includes(job.request.output.format);
   return html`<div class="actions">
       ${files && html`<a class="button primary" href=${files.download} download>Download</a>`}
-      ${canCompare && html`<button onClick=${attempt(compare)}>Compare with dense</button>`}
-      <button onClick=${attempt(() => editLike(job))}>Run again with changes</button>
-      ${job.status !== "succeeded" && html`<button onClick=${attempt(again)}>Run again</button>`}
-      <button class="plain" onClick=${attempt(forget)}>Delete</button>
+      ${canCompare && html`<button onClick=${compare} disabled=${busy}>Compare with dense</button>`}
+      <button onClick=${() => run(() => editLike(job))} disabled=${busy}>Run again with changes</button>
+      ${job.status !== "succeeded" && html`<button onClick=${again} disabled=${busy}>Run again</button>`}
+      <button class="plain" onClick=${forget} disabled=${busy}>Delete</button>
     </div>
     <${ErrorNote} error=${error} />`;
 }
@@ -167,7 +171,7 @@ function Charts({ metrics: { attention, latency_s: latency } }) {
   const bars = (counts, name) =>
     counts.map((one) => ({ label: `${name} ${one[name] + 1}: ${percent(one.savings)}`, share: Math.max(one.savings, 0) }));
   const ends = (counts, name) => [`${name} 1`, `${name} ${counts.length}`];
-  const dense = attention.dense_steps ? ` ${attention.dense_steps} of ${attention.by_step.length} steps ran dense, as the schedule says.` : "";
+  const dense = attention.dense_steps && attention.savings > 0 ? ` ${attention.dense_steps} of ${attention.by_step.length} steps ran dense, as the schedule says.` : "";
   return html`<section class="charts">
     <${Bars} title="Saved by denoising step" bars=${bars(attention.by_step, "step")}
       ends=${ends(attention.by_step, "step")} note=${`Full height is all of it.${dense}`} />

@@ -3,30 +3,32 @@
 import { frameAt, showFrame } from "./frames.js";
 
 export class Lockstep {
+  #shown = [0, 0];
+  #playing = false;
+  #rate = 1;
+  #disposed = new AbortController();
+
   /**
    * @param {[HTMLVideoElement, HTMLVideoElement]} videos of the same length
    * @param {{frames: number, fps: number}} output of both
    * @param {(frame: number) => void} onFrame told the frame that both show
    */
   constructor(videos, { frames, fps }, onFrame) {
-    Object.assign(this, { videos, frames, fps, onFrame, playing: false, rate: 1, ended: false });
-    this.shown = [0, 0];
-    this.handles = videos.map((video, index) => this.#watch(video, index));
-    this.restart = () => this.#restart();
-    for (const video of videos) video.addEventListener("ended", this.restart);
+    Object.assign(this, { videos, frames, fps, onFrame });
+    videos.forEach((video, index) => this.#watch(video, index));
+    for (const video of videos) video.addEventListener("ended", () => this.#restart(), { signal: this.#disposed.signal });
   }
 
   /** Tell of a frame once both show it: in between they may be one apart. */
   #watch(video, index) {
-    const handle = { id: 0 };
     const tell = (_, { mediaTime }) => {
-      this.shown[index] = frameAt(mediaTime, this.fps);
-      if (this.shown[0] === this.shown[1]) this.onFrame(this.shown[0]);
-      if (this.playing && index === 0) this.#catchUp();
-      handle.id = video.requestVideoFrameCallback(tell);
+      if (this.#disposed.signal.aborted) return;
+      this.#shown[index] = frameAt(mediaTime, this.fps);
+      if (this.#shown[0] === this.#shown[1]) this.onFrame(this.#shown[0]);
+      if (this.#playing && index === 0) this.#catchUp();
+      video.requestVideoFrameCallback(tell);
     };
-    handle.id = video.requestVideoFrameCallback(tell);
-    return handle;
+    video.requestVideoFrameCallback(tell);
   }
 
   #catchUp() {
@@ -34,42 +36,35 @@ export class Lockstep {
     if (Math.abs(first.currentTime - second.currentTime) > 0.75 / this.fps) second.currentTime = first.currentTime;
   }
 
+  /** Both begin again together, whichever came to its end first. */
   async #restart() {
-    if (!this.playing) return;
-    await this.show(0);
-    await this.play();
+    if (this.#playing) await this.play(0).catch(() => {});
   }
 
-  async play() {
-    this.playing = true;
-    if (this.videos.some((video) => video.ended)) await this.show(0, true);
-    for (const video of this.videos) video.playbackRate = this.rate;
+  /** Play on, or from a frame. */
+  async play(from = this.videos.some((video) => video.ended) ? 0 : null) {
+    if (from !== null) await this.show(from);
+    this.#playing = true;
+    this.setRate(this.#rate);
     await Promise.all(this.videos.map((video) => video.play()));
   }
 
-  pause() {
-    this.playing = false;
-    for (const video of this.videos) video.pause();
-  }
-
   setRate(rate) {
-    this.rate = rate;
+    this.#rate = rate;
     for (const video of this.videos) video.playbackRate = rate;
   }
 
-  /** Show one frame on both; goes on playing only if `playing` says so. */
-  async show(frame, playing = this.playing) {
+  /** Stop, and show one frame on both. */
+  async show(frame) {
+    this.#playing = false;
     for (const video of this.videos) video.pause();
-    const last = this.frames - 1;
-    await Promise.all(this.videos.map((video) => showFrame(video, Math.min(Math.max(frame, 0), last), this.fps)));
-    this.playing = playing;
+    const wanted = Math.min(Math.max(frame, 0), this.frames - 1);
+    await Promise.all(this.videos.map((video) => showFrame(video, wanted, this.fps, this.#disposed.signal)));
   }
 
   dispose() {
-    this.pause();
-    this.videos.forEach((video, index) => {
-      video.cancelVideoFrameCallback(this.handles[index].id);
-      video.removeEventListener("ended", this.restart);
-    });
+    this.#playing = false;
+    for (const video of this.videos) video.pause();
+    this.#disposed.abort(new Error("No longer shown."));
   }
 }

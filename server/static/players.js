@@ -32,16 +32,14 @@ export function Players({ urls, output, labels }) {
     return () => both.dispose();
   }, []);
 
+  // What fails here is told by the elements themselves.
   const start = () => lockstep.current.play().then(() => setPlaying(true), () => setPlaying(false));
-  function toggle() {
-    if (!playing) return start();
-    lockstep.current.pause();
-    return setPlaying(false);
-  }
   function show(wanted) {
     setPlaying(false);
-    lockstep.current.show(wanted, false);
+    setFrame(wanted);
+    lockstep.current.show(wanted).catch(() => {});
   }
+  const toggle = () => (playing ? show(frame) : start());
   const video = (index) => html`<video ref=${videos[index]} src=${urls[index]} muted playsinline preload="auto"
     aria-label=${labels[index]} onError=${() => setBroken(true)}></video>`;
 

@@ -37,18 +37,21 @@ export function seconds(value) {
 export function bytes(value) {
   const units = ["B", "kB", "MB", "GB"];
   let unit = 0;
-  for (; value >= 1000 && unit < 3; unit += 1) value /= 1000;
+  for (; value >= 999.95 && unit < 3; unit += 1) value /= 1000;
   return `${unit ? value.toFixed(1) : value}${NBSP}${units[unit]}`;
 }
 
 export function flops(value) {
   const units = ["", "k", "M", "G", "T", "P", "E"];
   let unit = 0;
-  for (; value >= 1000 && unit < 6; unit += 1) value /= 1000;
+  for (; value >= 999.5 && unit < 6; unit += 1) value /= 1000;
   return `${value.toPrecision(3)}${NBSP}${units[unit]}FLOP`;
 }
 
 export const decibels = (value) => (value === null ? "equal" : `${value.toFixed(1)}${NBSP}dB`);
+
+/** What a second try within an attempt was made for, and with. */
+export const retry = ({ reason, remedy }) => `${remedy.replaceAll("_", " ")} after ${reason.replaceAll("_", " ")}`;
 
 export const time = (iso) =>
   new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -58,13 +61,15 @@ export function dial({ reuse }) {
   return reuse.mode === "dense" || reuse.aggressiveness === 0 ? "dense" : `aggressiveness ${reuse.aggressiveness}`;
 }
 
-/** Seconds on the worker for the video itself: no queue, no twin. */
+/** Seconds that the video itself took: no queue, no loading, no previews, no twin, no earlier attempt. */
 export function ownSeconds({ latency_s: latency }) {
-  return latency.total - latency.queue - latency.quality_check;
+  return latency.text_encode + latency.denoise + latency.vae_decode + latency.mp4_encode + latency.store;
 }
 
-function saved({ attention }) {
+function saved({ attention, retries }) {
   if (attention.savings > 0) return `${percent(attention.savings)} of attention work saved`;
+  if (retries.some(({ remedy }) => remedy === "dense_attention"))
+    return "No attention work saved: with reuse it gave no valid frames, so it was made again without";
   const why = attention.fallbacks.map(({ reason }) => FALLBACKS[reason] ?? reason.replaceAll("_", " "));
   return `No attention work saved${why.length ? `: ${why.join("; ")}` : ""}`;
 }

@@ -207,6 +207,8 @@ def test_a_video_begins_from_the_image_that_was_sent(image_up: Any) -> None:
 
 def test_an_image_that_is_missing_is_asked_for(image_up: Any) -> None:
     assert image_up.client.get("/models").json()["models"][0]["takes_image"]
+    estimate = image_up.client.post("/generate/estimate", data=FORM)
+    assert (estimate.status_code, estimate.json()["request"]["image_sha256"]) == (200, None), "it costs the same"
     answer = image_up.client.post("/generate", data=FORM)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "image")
 

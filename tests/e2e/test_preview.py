@@ -39,7 +39,8 @@ def client(fleet: Fleet) -> Iterator[Client]:
 
 def watch(client: Client, job_id: str) -> tuple[list[int], list[bytes]]:
     """Steps of all previews that the job's events tell of, and those that were there still when asked for."""
-    steps, seen = [], []
+    steps: list[int] = []
+    seen: list[bytes] = []
     for event in client.events(job_id):
         if event.name == "preview":
             steps.append(event.data["step"])

@@ -58,6 +58,9 @@ ROUTES = [
     ("GET", f"/jobs/{JOB}/thumbnail"),
     ("GET", f"/jobs/{JOB}/preview"),
     ("GET", f"/jobs/{JOB}/events"),
+    ("GET", f"/jobs/{JOB}/image"),
+    ("POST", f"/jobs/{JOB}/cancel"),
+    ("GET", "/system"),
     ("POST", f"/jobs/{JOB}/link"),
     ("GET", "/models"),
     ("GET", "/metrics"),
@@ -176,6 +179,7 @@ def test_a_key_submits_so_often_and_no_more(guarded: Guarded) -> None:
             assert refused.headers["RateLimit"].startswith('"submissions";r=0;t=')
         assert refused.json()["error"]["code"] == "rate_limited"
         assert mine.get("/jobs").status_code == 200, "only submissions are limited"
+        assert mine.post("/generate/estimate", json={"prompt": "x"}).status_code == 200
         assert yours.post("/generate", json={"prompt": "x"}).status_code == 202
 
 

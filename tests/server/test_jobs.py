@@ -203,3 +203,19 @@ def test_lists_filter_by_status(api: Any) -> None:
 def test_an_unknown_job_leaves_nothing_behind(api: Any, redis_client: Redis) -> None:
     api.client.delete(f"/jobs/{'f' * 28}")
     assert redis_client.dbsize() == 0
+
+
+def test_cancelling_stops_what_is_active_and_leaves_alone_what_has_ended(api: Any) -> None:
+    """Sent twice, or too late, it deletes nothing."""
+    queued, running, done = api.submit(), api.submit(), api.submit()
+    api.finish(done)
+    owner = api.claim(running)
+    for status in (202, 200):
+        answer = api.client.post(f"/jobs/{queued}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (status, "cancelled")
+    for _ in range(2):
+        assert api.client.post(f"/jobs/{running}/cancel").status_code == 202
+    assert api.store.should_stop(running, owner)
+    answer = api.client.post(f"/jobs/{done}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    assert api.client.get(f"/jobs/{done}/video").status_code == 200
