@@ -16,6 +16,7 @@ CHANNEL_NOTE = (
 )
 
 _NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+_LEAST_VIDEO_WIDTH = 320
 _CHART_HEIGHT, _MAX_CHART_WIDTH, _MAX_BAR_WIDTH = 48.0, 560.0, 14.0
 
 
@@ -87,9 +88,11 @@ def video(mp4: bytes, width: int, height: int, if_too_large: str) -> str:
         return paragraph(
             f"The video has {len(mp4) / 1e6:.0f}{_NO_BREAK_SPACE}MB, too much to keep in a notebook. {if_too_large}"
         )
+    # Controls hide what is smaller.
+    shown = max(width, _LEAST_VIDEO_WIDTH)
     source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode('ascii')}"
     return (
-        f'<video controls loop muted playsinline width="{width}" height="{height}" '
+        f'<video controls loop muted playsinline width="{shown}" height="{height * shown // width}" '
         f'style="max-width: 100%; height: auto" src="{source}"></video>'
     )
 
@@ -134,7 +137,7 @@ def bars(kind: str, savings: Mapping[int, float], dense: Collection[int] = ()) -
 
     def bar(place: int, number: int, share: float) -> str:
         top, height = (1 - max(share, 0)) / span * _CHART_HEIGHT, abs(share) / span * _CHART_HEIGHT
-        name = f"{kind} {number}" if number >= 0 else f"{kind} unknown"
+        name = f"{kind} {number + 1}" if number >= 0 else f"{kind} unknown"
         text = f"{name}: {_share(share)} saved{', dense' if number in dense else ''}"
         # The invisible part takes the pointer where the bar is small.
         return (

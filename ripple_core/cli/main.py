@@ -80,7 +80,10 @@ def up(
         with running_stack(host, port, data_dir, model, allow_anonymous=allow_anonymous) as stack:
             with console.status("starting"):
                 stack.wait_until_ready()
-            console.print(f"TimeRipple is ready at {stack.url} (API documentation: {stack.url}/docs). Ctrl-C stops it.")
+            console.print(
+                f"TimeRipple is ready at {stack.url}: open it in a browser (API documentation: {stack.url}/docs). "
+                "Ctrl-C stops it."
+            )
             while True:
                 stack.check()
                 time.sleep(0.5)

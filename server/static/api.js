@@ -55,6 +55,12 @@ export async function submit(body, idempotencyKey) {
   return (await request("POST", "generate", { json: body, headers })).json();
 }
 
+/** Queue what may have been asked for before: a job of the same `name` serves again unless it came to nothing. */
+export async function submitOnce(body, name) {
+  const job = await submit(body, name);
+  return ["failed", "cancelled"].includes(job.status) ? submit(body, newIdempotencyKey()) : job;
+}
+
 export const estimate = async (body, signal) =>
   (await request("POST", "generate/estimate", { json: body, signal })).json();
 

@@ -22,6 +22,9 @@ function KeyForm() {
   const [open, setOpen] = useState(false);
   const input = useRef();
   const known = apiKey();
+  useEffect(() => {
+    if (open) input.current?.focus();
+  }, [open]);
   function save(event) {
     event.preventDefault();
     setApiKey(input.current.value.trim());
@@ -36,7 +39,7 @@ function KeyForm() {
   const why = known
     ? "This server does not know the key that this browser keeps. Enter another one."
     : "This server asks for an API key. The operator makes one with “ripple keys create NAME”.";
-  return html`<form class="key" onSubmit=${save}>
+  return html`<form class="key" onSubmit=${save} onKeyDown=${({ key }) => key === "Escape" && setOpen(false)}>
     ${needsKey && html`<p role="alert">${why}</p>`}
     <label>API key <input ref=${input} type="password" autocomplete="off" required pattern="[!-~]+"
       title="Letters, digits and signs without spaces, as the command printed it" /></label>

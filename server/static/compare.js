@@ -1,6 +1,6 @@
 // Videos of one seed side by side: what they saved against how they look.
 
-import { bodyLike, denseTwin, filesOf, isActive, newIdempotencyKey, submit } from "./api.js";
+import { bodyLike, cancel, denseTwin, filesOf, isActive, submitOnce } from "./api.js";
 import { compareVideos } from "./frames.js";
 import { go, useAction, useJob, useLoaded } from "./hooks.js";
 import { ProgressBar } from "./job.js";
@@ -10,9 +10,11 @@ import { html, useEffect, useState } from "./vendor.js";
 import { bytes, decibels, dial, ownSeconds, percent, seconds } from "./words.js";
 
 export const MOST_COMPARED = 8;
-const DIAL = [0.1, 0.25, 0.5, 0.75, 1];
-// A bar of full height stands for this; more cannot be seen.
-const MOST_DECIBELS = 60;
+const DIAL = [0.25, 0.5, 0.75, 1];
+// What charts reach over.
+const LEAST_DECIBELS = 20;
+const MOST_DECIBELS = 50;
+const shareOf = (psnr) => Math.min(Math.max(((psnr ?? MOST_DECIBELS) - LEAST_DECIBELS) / (MOST_DECIBELS - LEAST_DECIBELS), 0), 1);
 
 /** The first job is the reference of the others. */
 export function Compare({ ids }) {
@@ -51,25 +53,34 @@ function Comparison({ reference, others }) {
     ${[reference, ...others].filter((job) => job.status !== "succeeded").map((job) => html`<${Unready} key=${job.id} job=${job} />`)}
     ${other && ready.includes(other) && html`<${Pair} key=${other.id} ...${{ reference, other, fidelity: fidelity[other.id] }} />`}
     <${Rows} ...${{ reference, others, chosen, setChosen, fidelity }} />
+    <${Curve} ...${{ jobs: ready.filter(({ id }) => fidelity[id]?.frames), chosen, fidelity }} />
   `;
 }
 
 function Unready({ job }) {
+  const { busy, error, run } = useAction();
   return html`<section class="card">
     <h2><a href=${`#/jobs/${job.id}`}>${dial(job.request)}</a></h2>
     ${isActive(job)
-      ? html`<${ProgressBar} job=${job} />`
+      ? html`<${ProgressBar} job=${job} />
+          <button disabled=${busy} onClick=${() => run(() => cancel(job.id))} aria-label=${`Cancel ${dial(job.request)}`}>Cancel</button>
+          <${ErrorNote} error=${error} />`
       : html`<p class="note error">${job.error?.message ?? "It was cancelled."}</p>`}
   </section>`;
 }
 
-/** "aggressiveness 0.5 saved 57 % of attention work and took 5.1 s instead of 7.9 s: PSNR 35.3 dB, SSIM 0.983." */
+/** Of two times; a twentieth is within what the same job takes twice. */
+function against(took, before) {
+  if (Math.abs(took - before) <= 0.05 * before) return `about as long as the reference (${seconds(before)})`;
+  return `${took < before ? "less" : "more"} than the reference (${seconds(before)})`;
+}
+
+/** "aggressiveness 0.5 saved 57 % of attention work and took 5.1 s, less than the reference (7.9 s): PSNR 35.3 dB…" */
 function Verdict({ reference, other, fidelity }) {
-  const [took, before] = [other, reference].map(({ metrics }) => seconds(ownSeconds(metrics)));
-  const words = ownSeconds(other.metrics) < ownSeconds(reference.metrics) ? "instead of" : "where the reference took";
+  const [took, before] = [other, reference].map(({ metrics }) => ownSeconds(metrics));
   const looks = !fidelity?.frames ? "" : `: PSNR ${decibels(fidelity.psnr)}, SSIM ${fidelity.ssim.toFixed(3)}`;
   return html`<p class="summary" role="status">
-    ${dial(other.request)} saved ${percent(other.metrics.attention.savings)} of attention work and took ${took} ${words} ${before}${looks}.
+    ${dial(other.request)} saved ${percent(other.metrics.attention.savings)} of attention work and took ${seconds(took)}, ${against(took, before)}${looks}.
   </p>`;
 }
 
@@ -84,9 +95,9 @@ function Pair({ reference, other, fidelity }) {
     ${fidelity?.frames &&
     html`<div class="charts"><${Bars} title="PSNR of each frame"
       bars=${fidelity.frames.map(({ frame, psnr }) => ({
-        label: `frame ${frame + 1}: ${decibels(psnr)}`, share: Math.min((psnr ?? MOST_DECIBELS) / MOST_DECIBELS, 1) }))}
+        label: `frame ${frame + 1}: ${decibels(psnr)}`, share: shareOf(psnr) }))}
       ends=${["frame 1", `frame ${fidelity.of}`]}
-      note=${`Full height is ${MOST_DECIBELS} dB; lowest ${decibels(lowest(fidelity.frames))}.`} /></div>`}`;
+      note=${`From ${LEAST_DECIBELS} to ${MOST_DECIBELS} dB; lowest ${decibels(lowest(fidelity.frames))}.`} /></div>`}`;
 }
 
 function lowest(frames) {
@@ -120,7 +131,30 @@ function Rows({ reference, others, chosen, setChosen, fidelity }) {
         )}
       </tbody>
     </table></div>
-    ${over && html`<p class="quiet">PSNR and SSIM: measured in this browser on ${over} of the two files, compression included.</p>`}`;
+    ${over && html`<p class="quiet">PSNR and SSIM: measured in this browser on ${over} of the two files, compression included.
+      Higher is closer to the reference.</p>`}`;
+}
+
+/** Fidelity against savings: what the dial buys and what it costs. */
+function Curve({ jobs, chosen, fidelity }) {
+  if (jobs.length < 2) return null;
+  const points = jobs
+    .map((job) => ({ job, x: 100 * job.metrics.attention.savings, psnr: fidelity[job.id].psnr }))
+    .toSorted((one, other) => one.x - other.x);
+  const label = ({ job, x, psnr }) => `${dial(job.request)}: ${x.toFixed(0)} % saved, PSNR ${decibels(psnr)}`;
+  return html`<figure class="curve">
+    <figcaption>PSNR against attention work saved</figcaption>
+    <svg viewBox="-30 -10 260 135" role="img" aria-label=${points.map(label).join("; ")}>
+      <path d="M0 0V100H200" />
+      <text x="-4" y="4" text-anchor="end">${MOST_DECIBELS}</text><text x="-4" y="104" text-anchor="end">${LEAST_DECIBELS} dB</text>
+      <text x="0" y="116">0</text><text x="200" y="116" text-anchor="end">100 % saved</text>
+      ${points.map(
+        (point) => html`<circle r="5" cx=${2 * point.x} cy=${100 - 100 * shareOf(point.psnr)} class=${point.job.id === chosen ? "chosen" : ""}>
+            <title>${label(point)}</title></circle>
+          <text x=${2 * point.x} y=${100 - 100 * shareOf(point.psnr) - 9} text-anchor="middle">${point.job.request.reuse.aggressiveness}</text>`,
+      )}
+    </svg>
+  </figure>`;
 }
 
 const size = ({ metrics }) => (metrics ? bytes(metrics.output.bytes) : "");
@@ -136,35 +170,44 @@ function Fidelity({ value }) {
   return html`<td>${decibels(value.psnr)}</td><td>${value.ssim.toFixed(3)}</td>`;
 }
 
-/** Another value of the dial, or another reference, for the same seed. */
+/** Other values of the dial, or another reference, for the same seed. */
 function More({ reference, others }) {
-  const [value, setValue] = useState("1");
   const { busy, error, run } = useAction();
   const ids = [reference, ...others].map(({ id }) => id);
   const like = others[0] ?? reference;
-  function add(event) {
-    event.preventDefault();
+  const mode = like.request.reuse.mode === "dense" ? "auto" : like.request.reuse.mode;
+  const there = others.map(({ request: { reuse } }) => reuse.mode !== "dense" && reuse.aggressiveness);
+  const values = DIAL.filter((value) => !there.includes(value));
+  const [wanted, setWanted] = useState(null);
+  const value = values.includes(wanted) ? wanted : values.at(-1);
+
+  const add = (added) =>
     run(async () => {
-      const mode = like.request.reuse.mode === "dense" ? "auto" : like.request.reuse.mode;
-      const body = await bodyLike(reference, { reuse: { mode, aggressiveness: Number(value) }, quality_check: false });
-      const job = await submit(body, newIdempotencyKey());
-      go("compare", [...ids, job.id].join(","));
+      const jobs = [];
+      for (const aggressiveness of added) {
+        const body = await bodyLike(reference, { reuse: { mode, aggressiveness }, quality_check: false });
+        jobs.push(await submitOnce(body, `${mode} ${aggressiveness} of ${reference.id}`));
+      }
+      go("compare", [...ids, ...jobs.map(({ id }) => id)].join(","));
     });
-  }
   const addDense = () =>
     run(async () => {
-      const dense = await submit(await denseTwin(reference), newIdempotencyKey());
+      const dense = await submitOnce(await denseTwin(reference), `dense twin of ${reference.id}`);
       go("compare", [dense.id, ...ids].join(","));
     });
-  return html`<form class="actions" onSubmit=${add}>
-      <label>Aggressiveness
-        <select value=${value} onChange=${(event) => setValue(event.currentTarget.value)}>
-          ${DIAL.map((one) => html`<option>${one}</option>`)}
-        </select>
-      </label>
-      <button disabled=${busy || ids.length === MOST_COMPARED}>Add to the comparison</button>
-      ${dial(reference.request) !== "dense" &&
-      html`<button type="button" onClick=${addDense} disabled=${busy || ids.length === MOST_COMPARED}>Compare with dense</button>`}
-    </form>
+  const room = MOST_COMPARED - ids.length;
+  return html`<div class="actions">
+      ${values.length > 0 && room > 0 &&
+      html`<label>Aggressiveness
+          <select value=${value} onChange=${(event) => setWanted(Number(event.currentTarget.value))}>
+            ${values.map((one) => html`<option value=${one}>${one}</option>`)}
+          </select>
+        </label>
+        <button onClick=${() => add([value])} disabled=${busy}>Add to the comparison</button>
+        ${values.length > 1 && values.length <= room &&
+        html`<button onClick=${() => add(values)} disabled=${busy}>Add all of ${values.join(", ")}</button>`}`}
+      ${dial(reference.request) !== "dense" && room > 0 &&
+      html`<button onClick=${addDense} disabled=${busy}>Compare with dense</button>`}
+    </div>
     <${ErrorNote} error=${error} />`;
 }

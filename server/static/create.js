@@ -1,6 +1,7 @@
 // Ask for a video, with the dial and what it is expected to save beside it.
 
 import { bodyLike, denseTwin, estimate, get, newIdempotencyKey, readAsDataUrl, submit } from "./api.js";
+import { useConnection } from "./connection.js";
 import { draftOf, emptyDraft, keepDraft, keptDraft, toBody, withModel } from "./draft.js";
 import { go, useLoaded } from "./hooks.js";
 import { ErrorNote, Title, Waiting } from "./parts.js";
@@ -8,6 +9,12 @@ import { html, useEffect, useId, useRef, useState } from "./vendor.js";
 import { expectation } from "./words.js";
 
 const ESTIMATE_AFTER_MS = 300;
+const MODES = {
+  auto: "Reuses where it can pay; short videos stay dense.",
+  ripple: "Reuses in tiles, each as far as an estimate of the error allows.",
+  channel: "The published form, for comparison; it runs no faster.",
+  dense: "Never reuses.",
+};
 const FORMATS = [["mp4", "MP4 (H.264)"], ["webm", "WebM (VP9)"], ["gif", "GIF"], ["zip", "PNG frames in a ZIP"]];
 
 export function Create() {
@@ -23,10 +30,20 @@ function CreateForm({ models }) {
   // Kept until a submission has been answered: one whose answer got lost is not made twice.
   const sent = useRef({});
   const model = models.find(({ id }) => id === draft.model) ?? models[0];
+  const { epoch } = useConnection();
   useEffect(() => keepDraft(draft), [draft]);
-  const set = (changes) => setDraft((before) => ({ ...before, ...changes }));
+  // A server that is back, or another key, makes the last refusal old.
+  useEffect(() => setError(null), [epoch]);
+  function set(changes) {
+    setDraft((before) => ({ ...before, ...changes }));
+    setError(null);
+  }
 
   async function generate(withDense) {
+    if (draft.prompt.trim() === "") {
+      setError(Object.assign(new Error("Write a prompt first."), { errors: [{ field: "prompt", message: "Write a prompt." }] }));
+      return;
+    }
     setBusy(true);
     setError(null);
     try {
@@ -85,14 +102,17 @@ function Field({ label, hint, problem, children }) {
   </div>`;
 }
 
+const MOST_CHARACTERS = 2000;
+const lengthHint = ({ length }) => length > 0.9 * MOST_CHARACTERS && `${length} of at most ${MOST_CHARACTERS} characters`;
+
 function Prompts({ draft, set, model, wrong }) {
   async function chooseImage(event) {
     const [file] = event.currentTarget.files;
     set({ image: file ? await readAsDataUrl(file) : null });
   }
   return html`
-    <${Field} label="Prompt" problem=${wrong.prompt}>${(tied) => html`
-      <textarea ...${tied} rows="4" required maxlength="2000" value=${draft.prompt}
+    <${Field} label="Prompt" hint=${lengthHint(draft.prompt)} problem=${wrong.prompt}>${(tied) => html`
+      <textarea ...${tied} rows="4" required value=${draft.prompt}
         onInput=${(event) => set({ prompt: event.currentTarget.value })}></textarea>`}
     </${Field}>
     ${model.example_prompts.length > 0 &&
@@ -102,7 +122,7 @@ function Prompts({ draft, set, model, wrong }) {
       )}
     </div>`}
     <${Field} label="Negative prompt" hint="What the video must not show." problem=${wrong.negative_prompt}>${(tied) => html`
-      <input ...${tied} maxlength="2000" value=${draft.negative_prompt}
+      <input ...${tied} value=${draft.negative_prompt}
         onInput=${(event) => set({ negative_prompt: event.currentTarget.value })} />`}
     </${Field}>
     ${model.takes_image &&
@@ -202,13 +222,13 @@ function Dial({ draft, set, model }) {
       onInput=${(event) => set({ aggressiveness: event.currentTarget.value })} />
     <div class="ends" aria-hidden="true"><span>0: every score computed</span><span>1: most reuse</span></div>
     <${Expectation} ...${{ draft, model }} />
-    <${Field} label="Mode" hint="auto reuses where it can pay.">${(tied) => html`
+    <${Field} label="Mode" hint=${MODES[draft.mode]}>${(tied) => html`
       <select ...${tied} value=${draft.mode} onChange=${(event) => set({ mode: event.currentTarget.value })}>
         ${model.modes.map((mode) => html`<option>${mode}</option>`)}
       </select>`}
     </${Field}>
     ${check("preview", "Preview while denoising")}
-    ${check("quality_check", "Render the dense twin too and measure PSNR and SSIM before compression; takes its time")}
+    ${check("quality_check", "Measure PSNR and SSIM against the dense twin, before compression: renders both, about twice the time")}
   </section>`;
 }
 

@@ -2,6 +2,8 @@
 
 // Of longer videos so many frames are compared, evenly spaced.
 const MOST_FRAMES = 33;
+const PRESENTED_MS = 1000;
+const MOST_ATTEMPTS = 3;
 
 // A policy of its own: the page's headers let no other text become the address of a script.
 const policy = globalThis.trustedTypes?.createPolicy("studio", { createScriptURL: (url) => url });
@@ -21,12 +23,32 @@ function nextEvent(target, name, signal) {
   });
 }
 
-/** Show the frame with this number, counted from 0; resolves once it is there to be drawn. */
-export function showFrame(video, frame, fps, signal) {
-  const shown = nextEvent(video, "seeked", signal);
-  // The middle of its time, so that rounding cannot reach a neighbour.
-  video.currentTime = (frame + 0.5) / fps;
-  return shown;
+/** Time of the next frame that the video presents; null where none comes soon, since it shows that frame already. */
+function nextPresented(video) {
+  return new Promise((resolve) => {
+    const handle = video.requestVideoFrameCallback((_, { mediaTime }) => finish(mediaTime));
+    const timer = setTimeout(() => finish(null), PRESENTED_MS);
+    function finish(mediaTime) {
+      clearTimeout(timer);
+      video.cancelVideoFrameCallback(handle);
+      resolve(mediaTime);
+    }
+  });
+}
+
+/**
+ * Show the frame with this number, counted from 0; resolves once it is there to be drawn.
+ *
+ * "seeked" is not enough: on a busy machine the frame before may still be the one that is drawn.
+ */
+export async function showFrame(video, frame, fps, signal) {
+  for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt += 1) {
+    const both = [nextPresented(video), nextEvent(video, "seeked", signal)];
+    // The middle of its time, so that rounding cannot reach a neighbour.
+    video.currentTime = (frame + 0.5) / fps;
+    const [mediaTime] = await Promise.all(both);
+    if (mediaTime === null || frameAt(mediaTime, fps) === frame) return;
+  }
 }
 
 /** The number of the frame shown at a time of the video. */
@@ -71,6 +93,8 @@ async function measure(videos, worker, { frames: count, fps, width, height }, on
   const numbers = Array.from({ length: most }, (_, index) => Math.round((index * (count - 1)) / Math.max(most - 1, 1)));
   const measured = [];
   for (const frame of numbers) {
+    // Hidden pages present no frames.
+    if (document.hidden) await nextEvent(document, "visibilitychange", signal);
     await Promise.all(videos.map((video) => showFrame(video, frame, fps, signal)));
     const pixels = videos.map((video, index) => pixelsOf(video, canvases[index]));
     worker.postMessage(pixels, pixels.map(({ data }) => data.buffer));

@@ -1,6 +1,7 @@
 // Past videos, and what waits.
 
 import { cancel, get, isActive, remove } from "./api.js";
+import { apiKey } from "./connection.js";
 import { editLike } from "./create.js";
 import { useAction, useLoaded } from "./hooks.js";
 import { ProgressBar } from "./job.js";
@@ -54,10 +55,11 @@ function Past() {
   useEffect(() => setPages(1), [status]);
   if (!value) return error ? html`<${ErrorNote} error=${error} />` : html`<${Waiting} />`;
   const jobs = value.jobs.filter((job) => matches(job, words));
-  const empty = words ? "None of the videos shown so far has these words." : "There are no videos here yet.";
+  const empty = words ? "None of the videos shown so far has these words." : `There are no ${status || "past"} videos here.`;
+  const others = apiKey() ? " Those made without this key are not shown." : "";
   return html`<section aria-label="Past videos">
     <form class="filter" role="search" onSubmit=${(event) => event.preventDefault()}>
-      <label>Words <input type="search" value=${words} onInput=${(event) => setWords(event.currentTarget.value)} /></label>
+      <label>Search <input type="search" value=${words} onInput=${(event) => setWords(event.currentTarget.value)} /></label>
       <label>Status
         <select value=${status} onChange=${(event) => setStatus(event.currentTarget.value)}>
           <option value="">all</option>
@@ -66,7 +68,7 @@ function Past() {
       </label>
     </form>
     <${ErrorNote} error=${error} />
-    ${jobs.length === 0 && !(value.more && !words) && html`<p>${empty} <a href="#/">Create one.</a></p>`}
+    ${jobs.length === 0 && !(value.more && !words) && html`<p>${empty}${others} <a href="#/">Create one.</a></p>`}
     <ul class="gallery">${jobs.map((job) => html`<${Card} key=${job.id} ...${{ job, reload }} />`)}</ul>
     ${value.more && html`<button onClick=${() => setPages(pages + 1)}>Show more</button>`}
   </section>`;
@@ -93,7 +95,7 @@ function matches(job, words) {
 function Card({ job, reload }) {
   const { busy, error, run } = useAction();
   const { metrics } = job;
-  const forget = () => confirm(`Delete “${job.request.prompt}”?`) && run(() => remove(job.id).then(reload));
+  const forget = () => confirm(`Delete “${job.request.prompt.slice(0, 200)}”?`) && run(() => remove(job.id).then(reload));
   return html`<li class="card">
     <a href=${`#/jobs/${job.id}`}><${Thumbnail} job=${job} /><span class="prompt">${job.request.prompt}</span></a>
     <p class="quiet">

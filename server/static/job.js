@@ -2,6 +2,7 @@
 
 import {
   bodyLike, cancel, dataUrl, denseTwin, filesOf, isActive, newIdempotencyKey, problemWith, remove, submit,
+  submitOnce,
 } from "./api.js";
 import { editLike } from "./create.js";
 import { go, prefersStillness, useAction, useJob, useLoaded } from "./hooks.js";
@@ -11,6 +12,9 @@ import { bytes, decibels, dial, flops, latencyName, ownSeconds, percent, retry, 
 
 export function JobView({ id }) {
   const { job, error, preview } = useJob(id);
+  useEffect(() => {
+    if (job) document.title = titleOf(job);
+  }, [job]);
   if (!job) return error ? html`<${Missing} error=${error} />` : html`<${Waiting} />`;
   return html`
     <${Title}>${job.request.prompt}</${Title}>
@@ -24,6 +28,12 @@ export function JobView({ id }) {
   `;
 }
 
+/** People keep several tabs. */
+function titleOf({ status, progress, request: { prompt } }) {
+  const short = prompt.length > 60 ? `${prompt.slice(0, 59)}…` : prompt;
+  return `${status === "running" ? percent(progress.fraction) : status} · ${short}`;
+}
+
 const Missing = ({ error }) => html`
   <${Title}>No video here</${Title}><${ErrorNote} error=${error} />
   <p><a href="#/gallery">See the videos that are kept</a> or <a href="#/">create one</a>.</p>`;
@@ -34,7 +44,7 @@ export function ProgressBar({ job }) {
   const steps = progress.stage === "denoise" ? `, step ${progress.step} of ${progress.total_steps}` : "";
   const place = queue ? (queue.position === 0 ? ", next in line" : `, ${queue.position} before it`) : "";
   const left = progress.eta_s === null ? "" : `, about ${seconds(progress.eta_s)} left`;
-  const name = job.status === "queued" ? stage("queued") : stage(progress.stage);
+  const name = job.status === "running" && progress.stage === "queued" ? "Starting" : stage(progress.stage);
   return html`<div class="progress">
     <progress max="1" value=${progress.fraction} aria-label="Progress"></progress>
     <p>${name}${steps}${place}${left}</p>
@@ -45,17 +55,20 @@ function Progress({ job, preview }) {
   const { busy, error, run } = useAction();
   const [stopping, setStopping] = useState(false);
   const stop = () => run(() => cancel(job.id).then(() => setStopping(true)));
-  return html`<section class="card">
-    <p class="visually-hidden" role="status">${job.status === "queued" ? stage("queued") : stage(job.progress.stage)}</p>
-    <${ProgressBar} job=${job} />
-    ${job.last_failure &&
-    html`<p class="note">An attempt was cut short (${job.last_failure.message}) and it runs again by itself.</p>`}
+  return html`<section class="card result">
     <${Preview} ...${{ job, preview }} />
-    <button onClick=${stop} disabled=${busy || stopping}>${stopping ? "Stopping after this step…" : "Cancel"}</button>
-    <${ErrorNote} error=${error} />
+    <div>
+      <p class="visually-hidden" role="status">${stage(job.progress.stage)}</p>
+      <${ProgressBar} job=${job} />
+      ${job.last_failure &&
+      html`<p class="note">An attempt was cut short (${job.last_failure.message}) and it runs again by itself.</p>`}
+      <button onClick=${stop} disabled=${busy || stopping}>${stopping ? "Stopping after this step…" : "Cancel"}</button>
+      <${ErrorNote} error=${error} />
+    </div>
   </section>`;
 }
 
+/** The place of the video, with its estimate so far. */
 function Preview({ job, preview }) {
   const [shown, setShown] = useState(null);
   useEffect(() => {
@@ -67,11 +80,10 @@ function Preview({ job, preview }) {
       live = false;
     };
   }, [preview]);
-  if (!shown) return null;
-  return html`<figure class="preview">
-    <img src=${shown} alt="Small preview of the video as it is estimated so far" />
-    <figcaption class="quiet">The estimate so far, small</figcaption>
-  </figure>`;
+  const words = job.request.preview ? "A small preview appears after the first steps." : "No preview was asked for.";
+  return html`<div class="preview" style=${{ "--ratio": job.request.width / job.request.height }}>
+    ${shown ? html`<img src=${shown} alt="Small preview of the video as it is estimated so far" />` : html`<p>${words}</p>`}
+  </div>`;
 }
 
 function Ended({ job }) {
@@ -129,10 +141,10 @@ function Figures({ job: { metrics, expires_at: expires } }) {
   const { attention, device, output } = metrics;
   const rows = [
     ["Attention work", `${flops(attention.executed_flops)} of ${flops(attention.dense_flops)}`],
-    ["Mode", `${attention.mode}${attention.backend ? ` on ${attention.backend}` : ""}`],
+    ["Mode", `${attention.mode}${attention.backend ? `, computed by ${attention.backend}` : ""}`],
     ["Made in", seconds(ownSeconds(metrics))],
     ["Video", `${output.width} × ${output.height}, ${output.frames} frames, ${output.duration_s.toFixed(1)} s, ${bytes(output.bytes)}`],
-    ["Device", `${device.name}, ${device.dtype}, ${bytes(device.peak_memory_bytes)} at most`],
+    ["Device", `${device.name}, ${device.dtype}; ${bytes(device.peak_memory_bytes)} of memory at the most`],
     ...(metrics.batch_size > 1 ? [["Made together", `${metrics.batch_size} videos, which share these seconds`]] : []),
     ...(metrics.retries.length ? [["Second try", metrics.retries.map(retry).join(", ")]] : []),
     ...(expires ? [["Kept until", time(expires)]] : []),
@@ -144,7 +156,7 @@ export function Actions({ job, files }) {
   const { busy, error, run } = useAction();
   const compare = () =>
     run(async () => {
-      const dense = await submit(await denseTwin(job), newIdempotencyKey());
+      const dense = await submitOnce(await denseTwin(job), `dense twin of ${job.id}`);
       go("compare", `${dense.id},${job.id}`);
     });
   const again = () => run(async () => go("jobs", (await submit(await bodyLike(job), newIdempotencyKey())).id));
@@ -171,18 +183,18 @@ function Charts({ metrics: { attention, latency_s: latency } }) {
   const bars = (counts, name) =>
     counts.map((one) => ({ label: `${name} ${one[name] + 1}: ${percent(one.savings)}`, share: Math.max(one.savings, 0) }));
   const ends = (counts, name) => [`${name} 1`, `${name} ${counts.length}`];
-  const dense = attention.dense_steps && attention.savings > 0 ? ` ${attention.dense_steps} of ${attention.by_step.length} steps ran dense, as the schedule says.` : "";
+  const dense = attention.dense_steps && attention.savings > 0 ? ` ${attention.dense_steps} of ${attention.by_step.length} steps ran without reuse, as the schedule wants.` : "";
   return html`<section class="charts">
     <${Bars} title="Saved by denoising step" bars=${bars(attention.by_step, "step")}
-      ends=${ends(attention.by_step, "step")} note=${`Full height is all of it.${dense}`} />
+      ends=${ends(attention.by_step, "step")} note=${`From 0 to 100 %.${dense}`} />
     <${Bars} title="Saved by layer" bars=${bars(attention.by_layer, "layer")}
-      ends=${ends(attention.by_layer, "layer")} note="Full height is all of it." />
+      ends=${ends(attention.by_layer, "layer")} note="From 0 to 100 %." />
     <figure class="stages">
       <figcaption>Where the ${seconds(latency.total)} went</figcaption>
       <ul>${stages.map(
         ([name, value]) => html`<li>
-          <span>${latencyName(name)}</span><meter max=${total} value=${value} aria-label=${latencyName(name)}></meter>
-          <span>${seconds(value)} (${percent(value / total)})</span>
+          <span>${latencyName(name)}</span><span>${seconds(value)} (${percent(value / total)})</span>
+          <progress max=${total} value=${value} aria-label=${latencyName(name)}></progress>
         </li>`,
       )}</ul>
     </figure>

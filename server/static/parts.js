@@ -1,10 +1,16 @@
 // Small pieces that several views show.
 
 import { filesOf } from "./api.js";
+import { useConnection } from "./connection.js";
 import { hasMoved, useLoaded } from "./hooks.js";
 import { html, useEffect, useRef, useState } from "./vendor.js";
 
-export const ErrorNote = ({ error }) => error && html`<p class="note error" role="alert">${error.message}</p>`;
+/** What went wrong; the page's frame itself tells of a server that is away, and asks for a key. */
+export function ErrorNote({ error }) {
+  const { online } = useConnection();
+  if (!error || error.status === 401 || (error.code === "unreachable" && !online)) return null;
+  return html`<p class="note error" role="alert">${error.message}</p>`;
+}
 
 export const Waiting = () => html`<p class="quiet" role="status">Loading…</p>`;
 
@@ -23,7 +29,7 @@ export function Thumbnail({ job }) {
   const { value } = useLoaded(() => (job.links.thumbnail ? filesOf(job.id) : null), [job.id, job.links.thumbnail]);
   return value && !gone
     ? html`<img class="thumbnail" src=${value.thumbnail} alt="" loading="lazy" onError=${() => setGone(true)} />`
-    : html`<div class="thumbnail empty" aria-hidden="true"></div>`;
+    : html`<div class="thumbnail empty" aria-hidden="true">${gone ? "expired" : job.status}</div>`;
 }
 
 /**

@@ -59,8 +59,8 @@ export function Players({ urls, output, labels }) {
       <button onClick=${() => show(frame - 1)} disabled=${frame === 0} aria-label="Frame back">◀</button>
       <button onClick=${() => show(frame + 1)} disabled=${frame === output.frames - 1} aria-label="Frame forward">▶</button>
       <div class="grow">
-        <label for="frame">Frame</label> <output for="frame">${frame + 1} of ${output.frames}</output>
-        <input id="frame" type="range" min="0" max=${output.frames - 1} value=${frame}
+        <label for="frame">Frame</label> <span>${frame + 1} of ${output.frames}</span>
+        <input id="frame" type="range" aria-valuetext=${`frame ${frame + 1} of ${output.frames}`} min="0" max=${output.frames - 1} value=${frame}
           onInput=${(event) => show(Number(event.currentTarget.value))} />
       </div>
       <label>Speed

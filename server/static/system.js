@@ -86,7 +86,7 @@ function Workers({ workers }) {
 function Models({ models }) {
   const rows = models.map((model) => {
     const { width, height, num_frames: frames, num_inference_steps: steps } = model.defaults;
-    return [model.id, model.description, `${width} × ${height}, ${frames} frames, ${steps} steps`, model.loaded_on.length];
+    return [model.id, model.description, `${width} × ${height}, ${frames} frames, ${steps} steps`, model.loaded_on.map(({ worker }) => worker).join(", ") || "no worker"];
   });
   return html`<${Table} title="Models" head=${["Id", "What it is", "By default", "Loaded on"]} rows=${rows} empty="None." />`;
 }

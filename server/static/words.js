@@ -74,24 +74,24 @@ function saved({ attention, retries }) {
   return `No attention work saved${why.length ? `: ${why.join("; ")}` : ""}`;
 }
 
-/** "62 % of attention work saved, 18 s instead of about 31 s" */
+/** "62 % of attention work saved; made in 18 s instead of about 31 s" */
 export function summary(metrics) {
   const took = ownSeconds(metrics);
   const dense = metrics.dense_denoise_estimate_s;
-  if (dense === null || metrics.attention.savings <= 0) return `${saved(metrics)}, ${seconds(took)}`;
+  if (dense === null || metrics.attention.savings <= 0) return `${saved(metrics)}; made in ${seconds(took)}`;
   const without = took - metrics.latency_s.denoise + dense;
-  const word = without > took ? "instead of about" : "although dense would have taken about";
-  return `${saved(metrics)}, ${seconds(took)} ${word} ${seconds(without)}`;
+  const word = without > took ? "instead of about" : "where dense would have taken about";
+  return `${saved(metrics)}; made in ${seconds(took)} ${word} ${seconds(without)}`;
 }
 
-/** "About 57 % of attention work saved, about 5 s." from the estimate of a request. */
+/** "About 57 % of attention work saved; takes about 5 s." from the estimate of a request. */
 export function expectation({ estimate, queue_wait_s: wait }) {
   if (!estimate) return "What this model costs is not known.";
   const { dense_flops: dense, executed_flops: executed, seconds: time } = estimate;
   if (executed === null && time === null) return "Not known yet: no job of this model has finished here. The first one will tell.";
   const savings = executed === null ? "Savings not known yet" : `About ${percent(1 - executed / dense)} of attention work saved`;
   // Unknown savings count as none in the time.
-  const duration = time === null ? "time not known yet" : `${executed === null ? "at most " : ""}about ${seconds(time)}`;
+  const duration = time === null ? "time not known yet" : `takes ${executed === null ? "at most " : ""}about ${seconds(time)}`;
   const start = wait >= 0.5 ? `, starts in about ${seconds(wait)}` : "";
-  return `${savings}, ${duration}${start}.`;
+  return `${savings}; ${duration}${start}.`;
 }

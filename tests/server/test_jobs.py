@@ -109,7 +109,7 @@ def test_a_running_job_that_asked_for_it_can_be_watched(api: Any) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "no_preview")
         return str(answer.json()["detail"])
 
-    assert "No preview has been made yet" in refusal()
+    assert "There is no preview at the moment" in refusal()
     owner = api.claim(job_id)
     api.store.set_preview(job_id, owner, 2, b"RIFF\x00\xff")
     for answer in (api.client.get(path), api.client.head(path)):

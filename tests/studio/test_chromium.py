@@ -9,6 +9,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fleet import until
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -85,6 +86,7 @@ def test_errors_are_seen(page: Page, site: str, browser_errors: list[str], scrip
     page.goto(site)
     assert browser_errors == []
     page.evaluate(f"{{ {script} }}")
-    page.wait_for_timeout(200)
-    assert len(browser_errors) == 1
-    assert error in browser_errors.pop()
+    until(lambda: page.wait_for_timeout(50) or browser_errors, "the error is told", seconds=30)
+    # Chromium may tell of a violation in two lines.
+    assert any(error in told for told in browser_errors)
+    browser_errors.clear()
