@@ -149,9 +149,9 @@ function Curve({ jobs, chosen, fidelity }) {
       <text x="-4" y="4" text-anchor="end">${MOST_DECIBELS}</text><text x="-4" y="104" text-anchor="end">${LEAST_DECIBELS} dB</text>
       <text x="0" y="116">0</text><text x="200" y="116" text-anchor="end">100 % saved</text>
       ${points.map(
-        (point) => html`<circle r="5" cx=${2 * point.x} cy=${100 - 100 * shareOf(point.psnr)} class=${point.job.id === chosen ? "chosen" : ""}>
+        (point) => html`<circle r="3.5" cx=${2 * point.x} cy=${100 - 100 * shareOf(point.psnr)} class=${point.job.id === chosen ? "chosen" : ""}>
             <title>${label(point)}</title></circle>
-          <text x=${2 * point.x} y=${100 - 100 * shareOf(point.psnr) - 9} text-anchor="middle">${point.job.request.reuse.aggressiveness}</text>`,
+          <text x=${2 * point.x} y=${100 - 100 * shareOf(point.psnr) - 7} text-anchor="middle">${point.job.request.reuse.aggressiveness}</text>`,
       )}
     </svg>
   </figure>`;

@@ -132,7 +132,9 @@ def test_it_holds_code_model_and_data_and_nothing_else(wheel: Path, tracked: lis
     code = {name for name in ours if name.endswith(".py")}
     model = {name for name in ours if name.startswith("ripple_core/tiny/model/")}
     assert any(name.endswith(".safetensors") for name in model)
-    assert {name for name in names if ".dist-info/" not in name} == code | model | DATA
+    page = {name for name in ours if name.startswith("server/static/")}
+    assert {"server/static/index.html", "server/static/vendor.LICENSES.txt"} <= page
+    assert {name for name in names if ".dist-info/" not in name} == code | model | page | DATA
     assert {name.rpartition("/")[2] for name in names if ".dist-info/" in name} == {
         *("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "LICENSE")
     }
@@ -166,10 +168,10 @@ def test_without_extras_the_api_is_served(base: Environment, tmp_path: Path) -> 
     assert "server: can run here" in examined.stdout
     with running(base, tmp_path, "serve", "/healthz") as client:
         assert client.get("/models").is_success
-        page = client.get("/docs").text
-        files = re.findall(r'(?:src|href)="(/[^"]+)"', page)
-        assert any(name.endswith(".js") for name in files)
-        assert [name for name in files if not client.get(name).is_success] == []
+        for page in ("/", "/docs"):
+            files = re.findall(r'(?:src|href)="/?((?!data:)[^"]+)"', client.get(page).text)
+            assert any(name.endswith(".js") for name in files)
+            assert [name for name in files if not client.get(f"/{name}").is_success] == []
 
 
 @pytest.mark.parametrize(
