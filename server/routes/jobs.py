@@ -120,21 +120,13 @@ def get_spritesheet(record: OwnRecord, service: Service, download: Download = Fa
     return VideoResponse(service, record, SPRITESHEET, download)
 
 
-@router.get(
-    "/{job_id}/image",
-    response_class=Response,
-    responses=responses(
-        404,
-        410,
-        422,
-        also={
-            200: {
-                "description": "The image.",
-                "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-            }
-        },
-    ),
-)
+def _picture(media_type: str, description: str) -> Responses:
+    """What routes answer that serve a picture whole."""
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return responses(404, 410, 422, also={200: {"description": description, "content": content}})
+
+
+@router.get("/{job_id}/image", response_class=Response, responses=_picture("image/png", "The image."))
 @router.head("/{job_id}/image", include_in_schema=False)
 def get_image(record: OwnRecord, service: Service) -> Response:
     """Fetch the image the video begins from, as the server stored it."""
@@ -142,19 +134,7 @@ def get_image(record: OwnRecord, service: Service) -> Response:
 
 
 @router.get(
-    "/{job_id}/preview",
-    response_class=Response,
-    responses=responses(
-        404,
-        410,
-        422,
-        also={
-            200: {
-                "description": "Small frames as animated WebP.",
-                "content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}},
-            }
-        },
-    ),
+    "/{job_id}/preview", response_class=Response, responses=_picture("image/webp", "Small frames as animated WebP.")
 )
 @router.head("/{job_id}/preview", include_in_schema=False)
 def get_preview(record: OwnRecord, service: Service) -> Response:

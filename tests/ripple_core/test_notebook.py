@@ -125,9 +125,9 @@ def test_a_report_has_a_bar_for_each_step_and_layer() -> None:
     steps, layers = charts(counter.report()._repr_html_())
     assert bars_of(steps) == [
         ("denoising step 1: 0.0\N{NO-BREAK SPACE}% saved, dense", 48.0, 0.0),
-        ("denoising step 1: 50.0\N{NO-BREAK SPACE}% saved", 24.0, 24.0),
+        ("denoising step 2: 50.0\N{NO-BREAK SPACE}% saved", 24.0, 24.0),
     ]
-    assert bars_of(layers) == [(f"layer {n}: 25.0\N{NO-BREAK SPACE}% saved", 36.0, 12.0) for n in range(3)]
+    assert bars_of(layers) == [(f"layer {n + 1}: 25.0\N{NO-BREAK SPACE}% saved", 36.0, 12.0) for n in range(3)]
 
 
 def test_what_costs_more_than_dense_hangs_down() -> None:

@@ -114,11 +114,11 @@ def screenshot(page: Page, artefacts: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    """The API without a worker; jobs end as a test says."""
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """The API with as many workers as the file's NUM_WORKERS; without one, jobs end as a test says."""
     with (
         tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
-        running_fleet(Path(folder), 0) as running,
+        running_fleet(Path(folder), request.module.NUM_WORKERS) as running,
     ):
         yield running
 

@@ -1,26 +1,16 @@
 """The page in a real browser while a real worker generates."""
 
 import re
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet import Fleet, running_fleet
+from fleet import Fleet
 from playwright.sync_api import Page, expect
 
+NUM_WORKERS = 1
 # Where the built-in model takes a moment for each denoising step, and reuse has something to save.
 SIZES = {"Width": "64", "Height": "64", "Frames": "9", "Steps": "40"}
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with (
-        tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
-        running_fleet(Path(folder), 1) as running,
-    ):
-        yield running
 
 
 @pytest.fixture

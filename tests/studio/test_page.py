@@ -15,6 +15,7 @@ from ripple_core.contract.job import JobError
 from ripple_core.contract.keys import ApiKeys
 from ripple_core.generate.difference import compare_frames
 
+NUM_WORKERS = 0
 MARKUP = '<img src=x onerror="alert(1)"><script>alert(2)</script> & "<b>bold</b>"'
 NAMES = {
     "": "create",
