@@ -100,20 +100,18 @@ export async function bodyLike(job, changes = {}) {
   return { ...settings, ...image, priority: job.priority, ...changes };
 }
 
-/** What the same video without any reuse is asked for by. */
-export const denseTwin = (job) =>
-  bodyLike(job, { reuse: { ...job.request.reuse, mode: "dense" }, quality_check: false });
+/** Queue the same video without any reuse, or find the one that was. */
+export const submitDense = async (job) =>
+  submitOnce(
+    await bodyLike(job, { reuse: { ...job.request.reuse, mode: "dense" }, quality_check: false }),
+    `dense twin of ${job.id}`,
+  );
 
-const tokens = new Map();
-
-/** Why a file of a job is not to be had; null when it is. */
+/** Why an element of the page cannot load a file; null when it can. It asks as they do: without the key. */
 export async function problemWith(path) {
-  try {
-    await request("GET", path, { headers: { Range: "bytes=0-0" } });
-    return null;
-  } catch (error) {
-    return error;
-  }
+  const answer = await fetch(path, { headers: { Range: "bytes=0-0" } }).catch(() => null);
+  if (answer === null) return new ApiError(0, "unreachable", "The server cannot be reached.");
+  return answer.ok ? null : problem(answer);
 }
 
 /** Paths of a job's files; with a token where a key is in use, which elements of a page cannot send. */
@@ -126,6 +124,8 @@ export async function filesOf(id) {
   };
   return { video: path("video"), download: path("video", "download=true"), thumbnail: path("thumbnail") };
 }
+
+const tokens = new Map();
 
 async function linkToken(id) {
   const known = tokens.get(id);

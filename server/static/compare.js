@@ -1,6 +1,6 @@
 // Videos of one seed side by side: what they saved against how they look.
 
-import { bodyLike, cancel, denseTwin, filesOf, isActive, submitOnce } from "./api.js";
+import { bodyLike, cancel, filesOf, isActive, submitDense, submitOnce } from "./api.js";
 import { compareVideos } from "./frames.js";
 import { go, useAction, useJob, useLoaded } from "./hooks.js";
 import { ProgressBar } from "./job.js";
@@ -69,7 +69,7 @@ function Unready({ job }) {
   </section>`;
 }
 
-/** Of two times; a twentieth is within what the same job takes twice. */
+/** Of two times; those of one job made twice differ by some percent, too. */
 function against(took, before) {
   if (Math.abs(took - before) <= 0.05 * before) return `about as long as the reference (${seconds(before)})`;
   return `${took < before ? "less" : "more"} than the reference (${seconds(before)})`;
@@ -192,7 +192,7 @@ function More({ reference, others }) {
     });
   const addDense = () =>
     run(async () => {
-      const dense = await submitOnce(await denseTwin(reference), `dense twin of ${reference.id}`);
+      const dense = await submitDense(reference);
       go("compare", [dense.id, ...ids].join(","));
     });
   const room = MOST_COMPARED - ids.length;

@@ -1,6 +1,6 @@
 // Ask for a video, with the dial and what it is expected to save beside it.
 
-import { bodyLike, denseTwin, estimate, get, newIdempotencyKey, readAsDataUrl, submit } from "./api.js";
+import { bodyLike, estimate, get, newIdempotencyKey, readAsDataUrl, submit, submitDense } from "./api.js";
 import { useConnection } from "./connection.js";
 import { draftOf, emptyDraft, keepDraft, keptDraft, toBody, withModel } from "./draft.js";
 import { go, useLoaded } from "./hooks.js";
@@ -49,9 +49,9 @@ function CreateForm({ models }) {
     try {
       const body = toBody(draft, model);
       const text = JSON.stringify([body, withDense]);
-      if (sent.current.text !== text) sent.current = { text, keys: [newIdempotencyKey(), newIdempotencyKey()] };
-      const job = await submit(body, sent.current.keys[0]);
-      const dense = withDense ? await submit(await denseTwin(job), sent.current.keys[1]) : null;
+      if (sent.current.text !== text) sent.current = { text, key: newIdempotencyKey() };
+      const job = await submit(body, sent.current.key);
+      const dense = withDense ? await submitDense(job) : null;
       sent.current = {};
       if (dense) go("compare", `${dense.id},${job.id}`);
       else go("jobs", job.id);

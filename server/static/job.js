@@ -1,8 +1,7 @@
 // Watch a job: its progress, then its video and what it saved.
 
 import {
-  bodyLike, cancel, dataUrl, denseTwin, filesOf, isActive, newIdempotencyKey, problemWith, remove, submit,
-  submitOnce,
+  bodyLike, cancel, dataUrl, filesOf, isActive, newIdempotencyKey, problemWith, remove, submit, submitDense,
 } from "./api.js";
 import { editLike } from "./create.js";
 import { go, prefersStillness, useAction, useJob, useLoaded } from "./hooks.js";
@@ -156,7 +155,7 @@ export function Actions({ job, files }) {
   const { busy, error, run } = useAction();
   const compare = () =>
     run(async () => {
-      const dense = await submitOnce(await denseTwin(job), `dense twin of ${job.id}`);
+      const dense = await submitDense(job);
       go("compare", `${dense.id},${job.id}`);
     });
   const again = () => run(async () => go("jobs", (await submit(await bodyLike(job), newIdempotencyKey())).id));
