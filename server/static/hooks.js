@@ -77,6 +77,7 @@ export function useJob(id, streaming = true) {
           again(REFRESH_MS);
         } else leave();
       } catch (error) {
+        if (ended) return;
         set((before) => ({ ...before, error }));
         // 404 and 410 stay what they are.
         if (error.status >= 400 && error.status < 500 && error.status !== 429) leave();

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet import until
 from redis import Redis
 
 from ripple_core.contract.settings import SharedSettings
@@ -102,6 +103,8 @@ def test_redis_is_well_when_it_keeps_what_it_is_given(examined: Examined, own_re
         redis.config_set("maxmemory-policy", "allkeys-lru")
         found = examined(redis_url=own_redis.url)["Redis"]
         assert (found.state, "noeviction" in found.remedy) == ("warning", True)
+        # Until the first of its files is written, Redis does not end when asked to.
+        until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], "the file is written")
     own_redis.stop()
     found = examined(redis_url=own_redis.url)["Redis"]
     assert (found.state, "REDIS_URL" in found.remedy) == ("missing", True)

@@ -19,24 +19,21 @@ from ripple_core.contract.errors import InvalidRequest, UnknownModel
 from ripple_core.contract.metrics import Fallback, QualityMetrics, StepCount
 from ripple_core.generate import text_to_video
 
-CELLS = (
-    """
-from pathlib import Path
-
-from ripple_core import text_to_video
-from ripple_core.contract.models import find_model
-from ripple_core.generate import generate_video, load_model
-
-model = load_model(find_model("builtin"))
-""",
-    """
-video = text_to_video(
-    "a <b>red</b> circle", model, width=48, height=32, num_frames=5, fps=4, num_inference_steps=3, seed=3,
-    aggressiveness=1.0, mode="channel",
+README = (Path(__file__).parents[2] / "README.md").read_text()
+# The example, and the same in small.
+EXAMPLE = re.findall(
+    r"```python\n(from ripple_core import text_to_video\n.*?)(text_to_video\(.*?)```", README, re.DOTALL
 )
-video
-""",
+((SETTING_UP, CALL),) = EXAMPLE
+SMALL = CALL.replace("a red circle moving left on a dark background", "a <b>red</b> circle").replace(
+    "seed=1, aggressiveness=0.5",
+    'width=48, height=32, num_frames=5, fps=4, num_inference_steps=3, seed=3, aggressiveness=1.0, mode="channel"',
+)
+CELLS = (
+    SETTING_UP,
+    f"video = {SMALL}\nvideo",
     "video.report",
+    "from pathlib import Path\nfrom ripple_core.generate import generate_video\n"
     "generate_video(model, video.request, Path())",
     "print(video.report.savings, video.latency.denoise, video.dense_denoise_estimate_s)",
 )
