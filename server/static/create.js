@@ -31,13 +31,17 @@ function CreateForm({ models }) {
   const sent = useRef({});
   const model = models.find(({ id }) => id === draft.model) ?? models[0];
   const { epoch } = useConnection();
-  useEffect(() => keepDraft(draft), [draft]);
   // A server that is back, or another key, makes the last refusal old.
   useEffect(() => setError(null), [epoch]);
-  function set(changes) {
-    setDraft((before) => ({ ...before, ...changes }));
+  // At once and not after the next picture: a reload may come first.
+  const latest = useRef(draft);
+  function change(after) {
+    latest.current = after;
+    keepDraft(after);
+    setDraft(after);
     setError(null);
   }
+  const set = (changes) => change({ ...latest.current, ...changes });
 
   async function generate(withDense) {
     if (draft.prompt.trim() === "") {
@@ -84,7 +88,7 @@ function CreateForm({ models }) {
         <div class="actions">
           <button class="primary" disabled=${busy}>Generate</button>
           <button value="compare" disabled=${busy || draft.mode === "dense"}>Generate and compare with dense</button>
-          <button type="button" class="plain" onClick=${() => setDraft(emptyDraft(model))}>Reset</button>
+          <button type="button" class="plain" onClick=${() => change(emptyDraft(model))}>Reset</button>
         </div>
         <p class="quiet">Ctrl+Enter generates.</p>
       </div>
@@ -134,8 +138,8 @@ function Prompts({ draft, set, model, wrong }) {
 }
 
 function Sizes({ draft, set, model, wrong, models }) {
-  const number = (name, label, limits, hint, problem = wrong[name]) =>
-    html`<${Field} label=${label} hint=${hint} problem=${problem}>${(tied) => html`
+  const number = (name, label, limits, hint) =>
+    html`<${Field} label=${label} hint=${hint} problem=${wrong[name]}>${(tied) => html`
       <input ...${tied} type="number" required ...${limits} value=${draft[name]}
         onInput=${(event) => set({ [name]: event.currentTarget.value })} />`}
     </${Field}>`;
