@@ -263,8 +263,7 @@ class JobService:
             check_webhook_url(request.webhook.url, self.webhook_allow)
         image = self._image(order)
         digest = hashlib.sha256(image).hexdigest() if image is not None else None
-        checked = spec if needs_image or image is not None else spec.model_copy(update={"takes_image": False})
-        return image, resolve(request, checked, digest, self.loras if request.loras else ())
+        return image, resolve(request, spec, digest, self.loras if request.loras else (), needs_image)
 
     def _image(self, order: Order) -> bytes | None:
         if order.image is not None:

@@ -2,9 +2,9 @@
 
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 
+from debian_packages import unpack
 from filelock import FileLock
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -47,7 +47,10 @@ def find_chromium(cache: Path) -> tuple[Path, dict[str, str]] | None:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "lock"):
         if not complete.exists():
-            _unpack(cache / "apt", folder)
+            unpack(_PACKAGES, folder, with_needs=True)
+            for name in _SUPERFLUOUS:
+                shutil.rmtree(folder / "usr/share" / name, ignore_errors=True)
+            (folder / "fonts.conf").write_text(_FONTS.format(folder=folder))
             complete.touch()
     return folder / "usr/lib/chromium/chromium", _environment(folder)
 
@@ -59,35 +62,6 @@ def _is_debian() -> bool:
         return False
 
 
-def _unpack(apt: Path, folder: Path) -> None:
-    """The packages, and those they need that the machine lacks."""
-    for name in ("lists/partial", "archives/partial"):
-        (apt / name).mkdir(parents=True, exist_ok=True)
-    # Folders of our own: the machine's lists may be empty, and all of them are root's.
-    settings = {
-        "Dir::State::Lists": apt / "lists",
-        "Dir::Cache": apt,
-        "Dir::Cache::Archives": apt / "archives",
-        "Debug::NoLocking": "true",
-        "APT::Sandbox::User": "",
-    }
-    options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
-    _run("apt-get", *options, "update", "-q")
-    _run("apt-get", *options, "install", "-q", "--yes", "--download-only", "--no-install-recommends", *_PACKAGES)
-    for package in (apt / "archives").glob("*.deb"):
-        _run("dpkg", "-x", str(package), str(folder))
-    shutil.rmtree(apt)
-    for name in _SUPERFLUOUS:
-        shutil.rmtree(folder / "usr/share" / name, ignore_errors=True)
-    (folder / "fonts.conf").write_text(_FONTS.format(folder=folder))
-
-
 def _environment(folder: Path) -> dict[str, str]:
     libraries = sorted({str(path.parent) for pattern in ("*.so", "*.so.*") for path in folder.rglob(pattern)})
     return {"LD_LIBRARY_PATH": ":".join(libraries), "FONTCONFIG_FILE": str(folder / "fonts.conf")}
-
-
-def _run(*command: str) -> None:
-    run = subprocess.run(command, check=False, capture_output=True, text=True)
-    if run.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {run.stderr}")

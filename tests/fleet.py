@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -343,3 +344,17 @@ def running_fleet(folder: Path, num_workers: int = 1, **settings: str) -> Iterat
         yield fleet
     finally:
         fleet.stop()
+
+
+@contextmanager
+def temporary_fleet(num_workers: int = 1, models: str = "", **settings: str) -> Iterator[Fleet]:
+    """The same in a folder that goes with it; `models` is what a models file holds."""
+    # Not tmp_path: a unix socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if models:
+            models_file = folder / "models.toml"
+            models_file.write_text(models)
+            settings["RIPPLE_MODELS_FILE"] = str(models_file)
+        with running_fleet(folder, num_workers, **settings) as running:
+            yield running

@@ -1,9 +1,10 @@
 """Prometheus and promtool: those on the path, else Debian's package unpacked into a folder, with no need for root."""
 
 import shutil
-import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+from debian_packages import unpack
 from filelock import FileLock
 
 _NAMES = ("prometheus", "promtool")
@@ -17,22 +18,7 @@ def find_prometheus(cache: Path) -> tuple[Path, Path] | None:
     cache.mkdir(parents=True, exist_ok=True)
     binaries = cache / "usr/bin/prometheus", cache / "usr/bin/promtool"
     with FileLock(cache / "lock"):
-        if not all(binary.exists() for binary in binaries):
-            _download(cache)
+        if not all(binary.exists() for binary in binaries) and shutil.which("apt-get"):
+            with suppress(RuntimeError):
+                unpack(("prometheus",), cache, with_needs=False)
     return binaries if all(binary.exists() for binary in binaries) else None
-
-
-def _download(cache: Path) -> None:
-    if shutil.which("apt-get") is None:
-        return
-    lists = cache / "lists"
-    (lists / "partial").mkdir(parents=True, exist_ok=True)
-    # Our own lists: the machine's may be empty, and are root's.
-    options = ["-o", f"Dir::State::Lists={lists}", "-o", "APT::Sandbox::User="]
-    for command in (["update", "-q"], ["download", "-q", "prometheus"]):
-        if subprocess.run(["apt-get", *options, *command], cwd=cache, check=False, capture_output=True).returncode:
-            return
-    for package in cache.glob("prometheus_*.deb"):
-        subprocess.run(["dpkg", "-x", package, cache], check=True)
-        package.unlink()
-    shutil.rmtree(lists)

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from redis import RedisError
 
@@ -10,6 +12,8 @@ from ripple_core.contract.job import Progress
 from ripple_core.contract.store import JobStore
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # After a failure nobody tries for so long; each try may take as long as the connection's time-out.
 _QUIET_SECONDS = 2.0
@@ -28,35 +32,26 @@ class Reports:
 
     def set_progress(self, job_id: str, owner: str, progress: Progress) -> bool:
         """False when the job was cancelled or belongs to another execution, as far as can be known."""
-        if time.monotonic() < self._quiet_until:
-            return True
-        try:
-            return self._store.set_progress(job_id, owner, progress)
-        except RedisError as error:
-            self._fall_quiet(error)
-            return True
+        return self._try(lambda: self._store.set_progress(job_id, owner, progress), otherwise=True)
 
     def set_preview(self, job_id: str, owner: str, step: int, preview: bytes) -> None:
         """Show what the job looks like after a denoising step."""
-        if time.monotonic() < self._quiet_until:
-            return
-        try:
-            self._store.set_preview(job_id, owner, step, preview)
-        except RedisError as error:
-            self._fall_quiet(error)
+        self._try(lambda: self._store.set_preview(job_id, owner, step, preview), otherwise=None)
 
     def should_stop(self, job_id: str, owner: str) -> bool:
         """True when the job was cancelled or belongs to another execution, as far as can be known."""
-        if time.monotonic() < self._quiet_until:
-            return False
         try:
-            return self._store.should_stop(job_id, owner)
-        except RedisError as error:
-            self._fall_quiet(error)
-            return False
+            return self._try(lambda: self._store.should_stop(job_id, owner), otherwise=False)
         except JobNotFound:
             return True
 
-    def _fall_quiet(self, error: RedisError) -> None:
-        self._quiet_until = time.monotonic() + _QUIET_SECONDS
-        logger.warning("Redis cannot be reached, and the job goes on: %s", error)
+    def _try(self, call: Callable[[], T], otherwise: T) -> T:
+        """What the call returns, or `otherwise` when Redis is away, or was a moment ago."""
+        if time.monotonic() < self._quiet_until:
+            return otherwise
+        try:
+            return call()
+        except RedisError as error:
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+            logger.warning("Redis cannot be reached, and the job goes on: %s", error)
+            return otherwise

@@ -147,11 +147,11 @@ def _interpolated_savings(jobs: list[PastJob], aggressiveness: float) -> float |
 
     Where savings grow ever slower with the dial, as the built-in model's do, the line promises rather too little.
     """
-    above = [job for job in jobs if job.aggressiveness > aggressiveness]
-    if not above:
+    used = {job.aggressiveness for job in jobs}
+    below = max((value for value in used if value < aggressiveness), default=0.0)
+    upper = min((value for value in used if value > aggressiveness), default=None)
+    if upper is None:
         return None
-    below = max((job.aggressiveness for job in jobs if job.aggressiveness < aggressiveness), default=0.0)
-    upper = min(job.aggressiveness for job in above)
     low = _median_savings(jobs, below) if below > 0 else 0.0
     share = (aggressiveness - below) / (upper - below)
     return low + share * (_median_savings(jobs, upper) - low)

@@ -9,7 +9,11 @@ from ripple_core.contract.request import GenerateRequest, ResolvedRequest
 
 
 def resolve(
-    request: GenerateRequest, spec: ModelSpec, image_sha256: str | None = None, loras: Collection[str] = ()
+    request: GenerateRequest,
+    spec: ModelSpec,
+    image_sha256: str | None = None,
+    loras: Collection[str] = (),
+    needs_image: bool = True,
 ) -> ResolvedRequest:
     """Fill in every default, draw a seed if none is given, and check everything against the model.
 
@@ -18,6 +22,7 @@ def resolve(
         spec: the model that will run it.
         image_sha256: of the decoded image, if the request brought one.
         loras: names that may be asked for.
+        needs_image: whether an image must be there for a model that begins from one.
 
     Raises:
         InvalidRequest: with all violations at once, each with the nearest values that would do.
@@ -34,7 +39,7 @@ def resolve(
         *_check_size("width", resolved.width, spec),
         *_check_size("height", resolved.height, spec),
         *_check_frames(resolved.num_frames, spec),
-        *_check_image(image_sha256 is not None, spec),
+        *_check_image(image_sha256 is not None, spec, needs_image),
         *_check_loras(resolved, loras),
     ]
     # The product says something only when its factors are right.
@@ -59,8 +64,8 @@ def _check_frames(value: int, spec: ModelSpec) -> list[Violation]:
     return [_violation("num_frames", value, allowed, _nearest(value, step, 1, largest))]
 
 
-def _check_image(given: bool, spec: ModelSpec) -> list[Violation]:
-    if given == spec.takes_image:
+def _check_image(given: bool, spec: ModelSpec, is_needed: bool) -> list[Violation]:
+    if given == spec.takes_image or not (given or is_needed):
         return []
     if given:
         return [Violation("image", f"{spec.id} makes videos from text alone; leave the image out", "no image")]

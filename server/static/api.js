@@ -4,7 +4,7 @@ import { apiKey, reportUnauthorized, reportUnreachable } from "./connection.js";
 import { EventSource } from "./vendor.js";
 
 const RECONNECT_MS = 3000;
-const ENDED = ["succeeded", "failed", "cancelled"];
+export const ENDED = ["succeeded", "failed", "cancelled"];
 // Links hold for a minute at least; one that is older is asked for again.
 const LINK_MS = 50_000;
 

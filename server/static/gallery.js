@@ -1,6 +1,6 @@
 // Past videos, and what waits.
 
-import { cancel, get, isActive, remove } from "./api.js";
+import { cancel, ENDED, get, isActive, remove } from "./api.js";
 import { apiKey } from "./connection.js";
 import { editLike } from "./create.js";
 import { useAction, useLoaded } from "./hooks.js";
@@ -12,7 +12,6 @@ import { dial, ownSeconds, percent, seconds, time } from "./words.js";
 const QUEUE_MS = 2000;
 const PAST_MS = 6000;
 const PAGE = 24;
-const STATUSES = ["succeeded", "failed", "cancelled"];
 
 export function Gallery() {
   return html`<${Title}>Gallery</${Title}><${QueueView} /><${Past} />`;
@@ -63,7 +62,7 @@ function Past() {
       <label>Status
         <select value=${status} onChange=${(event) => setStatus(event.currentTarget.value)}>
           <option value="">all</option>
-          ${STATUSES.map((one) => html`<option>${one}</option>`)}
+          ${ENDED.map((one) => html`<option>${one}</option>`)}
         </select>
       </label>
     </form>

@@ -5,7 +5,7 @@ import {
 } from "./api.js";
 import { editLike } from "./create.js";
 import { go, prefersStillness, useAction, useJob, useLoaded } from "./hooks.js";
-import { Bars, ErrorNote, Status, Title, Waiting } from "./parts.js";
+import { Bars, ErrorNote, Facts, Status, Title, Waiting } from "./parts.js";
 import { html, useEffect, useState } from "./vendor.js";
 import { bytes, decibels, dial, flops, latencyName, ownSeconds, percent, retry, seconds, stage, summary, time } from "./words.js";
 
@@ -148,10 +148,10 @@ function Figures({ job: { metrics, expires_at: expires } }) {
     ...(metrics.retries.length ? [["Second try", metrics.retries.map(retry).join(", ")]] : []),
     ...(expires ? [["Kept until", time(expires)]] : []),
   ];
-  return html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<${Facts} rows=${rows} />`;
 }
 
-export function Actions({ job, files }) {
+function Actions({ job, files }) {
   const { busy, error, run } = useAction();
   const compare = () =>
     run(async () => {
@@ -212,7 +212,5 @@ function Settings({ request }) {
     ["Reuse", `${request.reuse.mode}, aggressiveness ${request.reuse.aggressiveness}`],
     ...(request.loras.length ? [["LoRAs", request.loras.map(({ name, scale }) => `${name} × ${scale}`).join(", ")]] : []),
   ];
-  return html`<details><summary>Settings</summary>
-    <dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
-  </details>`;
+  return html`<details><summary>Settings</summary><${Facts} rows=${rows} /></details>`;
 }

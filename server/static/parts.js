@@ -32,6 +32,10 @@ export function Thumbnail({ job }) {
     : html`<div class="thumbnail empty" aria-hidden="true">${gone ? "expired" : job.status}</div>`;
 }
 
+/** Names with their values: `rows` holds pairs. */
+export const Facts = ({ rows }) =>
+  html`<dl>${rows.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+
 /**
  * A row of bars from 0 to 1.
  * @param {{title: string, bars: {label: string, share: number}[], ends: [string, string], note: string}} properties

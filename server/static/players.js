@@ -18,6 +18,8 @@ export function Players({ urls, output, labels }) {
   const videos = [useRef(), useRef()];
   const canvas = useRef();
   const lockstep = useRef();
+  const viewing = useRef();
+  viewing.current = view;
 
   useEffect(() => {
     const elements = videos.map(({ current }) => current);
@@ -25,12 +27,16 @@ export function Players({ urls, output, labels }) {
     const picture = canvas.current;
     const both = new Lockstep(elements, output, (shown) => {
       setFrame(shown);
-      drawDifference(picture, elements);
+      if (viewing.current === "difference") drawDifference(picture, elements);
     });
     lockstep.current = both;
     if (!prefersStillness()) start();
     return () => both.dispose();
   }, []);
+
+  useEffect(() => {
+    if (view === "difference") drawDifference(canvas.current, videos.map(({ current }) => current));
+  }, [view]);
 
   // What fails here is told by the elements themselves.
   const start = () => lockstep.current.play().then(() => setPlaying(true), () => setPlaying(false));

@@ -1,14 +1,12 @@
 """Watching a job while it runs: from the decoder in the worker's child to a client of the API."""
 
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet import SMALL, Fleet, running_fleet
+from fleet import SMALL, Fleet, temporary_fleet
 from PIL import Image
 from timeripple_client import Client, TimeRippleError
 
@@ -23,12 +21,8 @@ SLOW = SMALL | {"num_inference_steps": 24, "width": 64, "height": 64}
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     """Without a worker, so that jobs can gather."""
-    with tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        models_file = folder / "models.toml"
-        models_file.write_text(MODELS)
-        with running_fleet(folder, 0, RIPPLE_MODELS_FILE=str(models_file)) as fleet:
-            yield fleet
+    with temporary_fleet(0, MODELS) as fleet:
+        yield fleet
 
 
 @pytest.fixture

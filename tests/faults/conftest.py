@@ -1,13 +1,12 @@
 """Deployments for tests that break them."""
 
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, running_fleet
+from fleet import Fleet, temporary_fleet
 from slow_proxy import SlowProxy
 
 
@@ -17,9 +16,7 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
     with ExitStack() as running:
 
         def start(num_workers: int = 1, **settings: str) -> Fleet:
-            # Not tmp_path: a unix socket's path must be short.
-            folder = running.enter_context(tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True))
-            return running.enter_context(running_fleet(Path(folder), num_workers, **settings))
+            return running.enter_context(temporary_fleet(num_workers, **settings))
 
         yield start
 
@@ -27,10 +24,7 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     """Two workers, shared by the tests of one file, which leave it as they found it."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
-        running_fleet(Path(folder), 2) as running,
-    ):
+    with temporary_fleet(2) as running:
         yield running
 
 

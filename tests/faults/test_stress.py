@@ -8,7 +8,6 @@ import json
 import os
 import random
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, Victim, running_fleet, until
+from fleet import Fleet, Victim, temporary_fleet, until
 from slow_proxy import SlowProxy
 
 pytestmark = pytest.mark.slow
@@ -30,10 +29,7 @@ Fault = Callable[[Fleet, str], None]
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     """Two workers to spare, so that killed ones start while others work."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
-        running_fleet(Path(folder), 3, RIPPLE_STALL_SECONDS="5") as running,
-    ):
+    with temporary_fleet(3, RIPPLE_STALL_SECONDS="5") as running:
         yield running
 
 
@@ -243,19 +239,18 @@ def test_hang(fleet: Fleet, record: dict[str, dict[str, object]]) -> None:
 
 def test_death_is_noticed_with_the_settings_of_production(record: dict[str, dict[str, object]]) -> None:
     seconds: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder:
-        usual = {"RIPPLE_HEARTBEAT_SECONDS": "2", "RIPPLE_LOST_AFTER_SECONDS": "10"}
-        with running_fleet(Path(folder), 2, **usual) as fleet:
+    usual = {"RIPPLE_HEARTBEAT_SECONDS": "2", "RIPPLE_LOST_AFTER_SECONDS": "10"}
+    with temporary_fleet(2, **usual) as fleet:
+        time.sleep(12)
+        for _ in range(5):
+            job_id = fleet.submit(num_inference_steps=200)
+            fleet.wait_for_stage(job_id, "denoise", step=2)
+            fault_at = time.time()
+            fleet.at_work(job_id).kill("worker")
+            fleet.check_one_result(job_id, 2)
+            again = again_after_s(fleet, job_id, fault_at)
+            assert again is not None
+            seconds.append(again)
+            fleet.restore(2)
             time.sleep(12)
-            for _ in range(5):
-                job_id = fleet.submit(num_inference_steps=200)
-                fleet.wait_for_stage(job_id, "denoise", step=2)
-                fault_at = time.time()
-                fleet.at_work(job_id).kill("worker")
-                fleet.check_one_result(job_id, 2)
-                again = again_after_s(fleet, job_id, fault_at)
-                assert again is not None
-                seconds.append(again)
-                fleet.restore(2)
-                time.sleep(12)
     record["kill -9 of the worker, settings of production"] = one_result_each("denoise", seconds, times=5)

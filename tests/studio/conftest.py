@@ -3,14 +3,13 @@
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import find_chromium
-from fleet import Fleet, running_fleet
+from fleet import Fleet, temporary_fleet
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, sync_playwright
 
 FAILED = pytest.StashKey[bool]()
@@ -115,11 +114,8 @@ def screenshot(page: Page, artefacts: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """The API with as many workers as the file's NUM_WORKERS; without one, jobs end as a test says."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as folder,
-        running_fleet(Path(folder), request.module.NUM_WORKERS) as running,
-    ):
+    """The API with the file's MODELS, if it says so, and its NUM_WORKERS; without one, jobs end as a test says."""
+    with temporary_fleet(request.module.NUM_WORKERS, getattr(request.module, "MODELS", "")) as running:
         yield running
 
 

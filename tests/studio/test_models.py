@@ -2,15 +2,12 @@
 
 import io
 import re
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from fleet import Fleet, running_fleet
+from fleet import Fleet
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+NUM_WORKERS = 0
 IMAGE_MODEL = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers"
 MODELS = f"""
 [[models]]
@@ -19,15 +16,6 @@ source = "builtin"
 [[models]]
 source = "{IMAGE_MODEL}"
 """
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with tempfile.TemporaryDirectory(prefix="tr-", ignore_cleanup_errors=True) as name:
-        models_file = Path(name) / "models.toml"
-        models_file.write_text(MODELS)
-        with running_fleet(Path(name), 0, RIPPLE_MODELS_FILE=str(models_file)) as running:
-            yield running
 
 
 def picture() -> bytes:
